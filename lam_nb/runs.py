@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', 'atomic_path', 'write_json', 'Progress',
-           'duration', 'provenance', 'start_run', 'save_figure', 'write_report']
+           'duration', 'process_count', 'launch', 'rank_and_size', 'provenance', 'start_run', 'save_figure',
+           'write_report']
 
 # %% ../nbs/00_runs.ipynb #imports
 import ast, difflib, json, math, os, platform, subprocess, sys, tempfile, time
@@ -27,11 +28,11 @@ class Settings(BaseModel):
     @model_validator(mode='before')
     @classmethod
     def _mend(cls, values: dict):
-        "Texts `null` and `None` mean None; a text for a list is split at its commas."
+        "Texts `null` and `None` mean None; a text for a list is split at its commas (but `auto` stays)."
         out = dict(values)
         for name, value in out.items():
             if value in ('null', 'None'): out[name] = None
-            elif isinstance(value, str) and _is_list(cls, name): out[name] = [v.strip() for v in value.split(',') if v.strip()]
+            elif isinstance(value, str) and value != 'auto' and _is_list(cls, name): out[name] = [v.strip() for v in value.split(',') if v.strip()]
         return out
 
 # %% ../nbs/00_runs.ipynb #is-list
@@ -163,6 +164,48 @@ def _in_notebook():
     "Whether output goes to a notebook (JupyterLab, papermill, nbconvert)."
     ip = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
     return type(ip).__name__ == 'ZMQInteractiveShell'
+
+# %% ../nbs/00_runs.ipynb #process-count
+def process_count(
+    num_processes: int, # as in the run notebooks: 0 means every GPU, or one process without one
+) -> int:
+    "How many processes that is on this machine."
+    if num_processes: return num_processes
+    import torch
+    return max(torch.cuda.device_count(), 1)
+
+# %% ../nbs/00_runs.ipynb #launch
+def launch(
+    fn, # a function importable from a module (processes are spawned: a notebook's own function cannot travel)
+    *args, # its arguments, picklable
+    num_processes: int = 0, # 0: every GPU, or one process without one
+): # what `fn` returns in the process of rank 0
+    "Runs `fn(*args)` in each of `num_processes` processes on this machine, joined in a process group."
+    n = process_count(num_processes)
+    if n == 1: return fn(*args)
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=n, run_id=f'lam_nb-{os.getpid()}-{time.monotonic_ns()}', rdzv_backend='c10d',
+                          rdzv_endpoint='localhost:0', max_restarts=0, start_method='spawn')
+    return elastic_launch(config, _joined)(fn, *args)[0]
+
+# %% ../nbs/00_runs.ipynb #joined
+def _joined(fn, *args):
+    "Runs in each spawned process: joins the process group, runs `fn`, leaves the group."
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.elastic.multiprocessing.errors import record
+    local, cuda = int(os.environ['LOCAL_RANK']), torch.cuda.is_available()
+    if cuda: torch.cuda.set_device(local)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ['LOCAL_WORLD_SIZE'])))
+    dist.init_process_group('nccl' if cuda else 'gloo', device_id=torch.device('cuda', local) if cuda else None)
+    try: return record(fn)(*args)
+    finally: dist.destroy_process_group()
+
+# %% ../nbs/00_runs.ipynb #rank
+def rank_and_size() -> tuple[int, int]: # rank from 0, number of processes
+    "This process's place among those that work together; (0, 1) when it works alone."
+    import torch.distributed as dist
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 # %% ../nbs/00_runs.ipynb #git
 def _git(*args):

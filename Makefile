@@ -1,0 +1,89 @@
+# One target a wish; `make` alone lists them. Everything is installed into .venv, nothing else on the machine is touched.
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+UV := $(VENV)/.uv-$(UV_VERSION)
+INSTALLED := $(VENV)/.installed
+DEMO := outputs/demo
+
+# The environment's own tools and kernel, whatever the shell that calls make has set.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PYTHONNOUSERSITE := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND IN_TEST
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test prepare-commit lab lock clean distclean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@echo 'usage: make TARGET        (PYTHON=/path/to/python3.12 chooses the interpreter of a new .venv)'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+
+env: $(INSTALLED)  ## make .venv and install what requirements.lock names (about 6 GB)
+	@if [ -n "$(PYTHON)" ] && [ "$$("$(PYTHON)" -c 'import sys; print(sys.version_info[:2])')" != \
+	  "$$($(BIN)/python -c 'import sys; print(sys.version_info[:2])')" ]; then \
+	  echo "$(VENV) holds $$($(BIN)/python --version), PYTHON=$(PYTHON) is another: make distclean, then make env PYTHON=$(PYTHON)" >&2; exit 1; fi
+
+# A python is good when it is 3.11 or 3.12 and can make environments. A pyenv shim may exist for a version that is not active: so each is run.
+$(UV):
+	@good=; \
+	try() { [ -n "$$good" ] || ! "$$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' \
+	  >/dev/null 2>&1 || good="$$1"; }; \
+	if [ -n "$(PYTHON)" ]; then try "$(PYTHON)"; \
+	else for p in python3 python3.12 python3.11 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[12].*/bin/python3; do try "$$p"; done; fi; \
+	if [ -z "$$good" ]; then \
+	  echo "lam_nb needs Python 3.11 or 3.12 with venv and pip; $(or $(PYTHON),python3) is: $$("$(or $(PYTHON),python3)" --version 2>&1)." >&2; \
+	  echo "Install one (on Debian and Ubuntu python3-venv as well) or name it: make env PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	[ -x $(BIN)/pip ] || { echo "making $(VENV) with $$("$$good" --version)"; "$$good" -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+$(INSTALLED): requirements.lock pyproject.toml $(UV)
+	@echo 'installing what requirements.lock names (about 6 GB, a few minutes)'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# run(notebook, step): one notebook, headless, with its recipe; what it prints is shown as it comes
+define run
+@echo '== $(DEMO)/$(2)'
+@mkdir -p $(DEMO)/$(2)
+$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb -f nbs/recipes/sample-$(2).yaml --no-progress-bar --stdout-file -
+endef
+
+demo: env  ## sample data -> face store -> trained model -> reports for val and test, in outputs/demo
+	@rm -rf $(DEMO)
+	$(call run,prepare,prepare)
+	$(call run,train,train)
+	$(call run,evaluate,evaluate-val)
+	$(call run,evaluate,evaluate-test)
+	@$(BIN)/python scripts/show_runs.py $(DEMO)/prepare $(DEMO)/train $(DEMO)/evaluate-val $(DEMO)/evaluate-test
+
+test: export MPLBACKEND = Agg
+test: env  ## every check: export, clean, markers, ruff, library notebooks, run notebooks in order, pytest
+	@$(BIN)/python tests/gates.py export clean markers
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing
+	for name in prepare train evaluate; do $(BIN)/nbdev_test --path nbs/$$name.ipynb --do_print || exit 1; done
+	$(BIN)/python -m pytest
+
+prepare-commit: env  ## export the notebooks to lam_nb, clean them, lint: before every commit
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/ruff check
+
+lab: env  ## JupyterLab on the notebooks
+	$(BIN)/jupyter-lab --notebook-dir=. nbs
+
+lock: $(UV)  ## rebuild requirements.lock from pyproject.toml (newest versions: make lock FLAGS=--upgrade)
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev $(FLAGS) \
+	  pyproject.toml -o requirements.lock
+
+clean:  ## remove caches and build leftovers; keep .venv, data and outputs
+	rm -rf build _proc *.egg-info .pytest_cache .hypothesis .ruff_cache
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove .venv and outputs/demo
+	rm -rf $(VENV) $(DEMO)

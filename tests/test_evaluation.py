@@ -1,0 +1,238 @@
+"Evaluation: the official metric against an independent implementation and against stored official results; files, submission, intervals."
+import json
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, bootstrap_by_clip, check_submission, compare_by_clip,
+                               lam_metrics, make_submission, read_official, read_submission, resample_clips, tie_range, with_truth,
+                               write_official, write_submission)
+
+HERE = Path(__file__).parent
+MINI = HERE.parents[1] / 'shared' / 'ego4d_mini'
+needs_mini = pytest.mark.skipif(not MINI.exists(), reason=f'the reference data set {MINI} is not on this machine')
+score = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.floats(0, 1, width=32), st.floats(1e-20, 1e-15))
+rows = st.lists(st.tuples(st.integers(0, 1), score), min_size=1, max_size=60)
+
+
+def table(labels, scores, clips=3, **columns):
+    "A predictions table of rows spread over clips."
+    i = np.arange(len(labels))
+    values = dict(clip_uid=[f'clip{k % clips}' for k in i], track_id='track', person_id='1', frame=i, x1=1.1, y1=2.2, x2=30.3, y2=40.4,
+                  label=np.asarray(labels, 'int8'), interpolated=False, score=np.asarray(scores, float))
+    return pd.DataFrame(values | columns)
+
+
+def random_table(n=300, seed=0, clips=3, **columns):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.2).astype(int)
+    return table(labels, np.clip(0.4 * labels + 0.6 * rng.random(n), 0, 1), clips, **columns)
+
+
+def challenge_table(n=40):
+    t = random_table(n, x1=np.nan, y1=np.nan, x2=np.nan, y2=np.nan)
+    return t.assign(unique_id=[f'{i:08x}' for i in range(n)], label=np.int8(-1))
+
+
+def slow_ap(labels, scores):
+    "The definition, in exact fractions: every row of the class adds 1/P times the best precision at its recall or beyond."
+    ranked = [y for _, y in sorted(zip(scores, labels), key=lambda row: -row[0])]      # sorted() is stable
+    total = sum(ranked)
+    if not total: return None
+    precision = [Fraction(sum(ranked[:k]), k) for k in range(1, len(ranked) + 1)]
+    return float(sum(Fraction(1, total) * max(precision[k:]) for k, y in enumerate(ranked) if y))
+
+
+@given(rows)
+@settings(max_examples=400, deadline=None)
+def test_average_precision_equals_the_definition(rows):
+    labels, scores = zip(*rows)
+    ours, slow = average_precision(labels, scores), slow_ap(labels, scores)
+    assert np.isnan(ours) if slow is None else abs(ours - slow) < 1e-12
+
+
+@given(rows)
+@settings(max_examples=200, deadline=None)
+def test_metrics_equal_the_definition(rows):
+    labels, scores = zip(*rows)
+    m = lam_metrics(table(labels, scores))
+    aps = [slow_ap(labels, scores), slow_ap([1 - y for y in labels], [1 - s for s in scores])]
+    assert (m['mAP'] is None) == (None in aps)
+    if m['mAP'] is not None: assert abs(m['mAP'] - sum(aps) / 2) < 1e-12
+    (tn, fp), (fn, tp) = m['confusion']
+    assert (tp + fn, tn + fp) == (sum(labels), len(labels) - sum(labels))
+    assert tp == sum(y for y, s in rows if s >= 0.5) and abs(m['accuracy'] - (tp + tn) / len(rows)) < 1e-15
+    json.dumps(m, allow_nan=False)
+
+
+@given(rows, st.randoms())
+@settings(max_examples=200, deadline=None)
+def test_every_order_of_ties_lies_in_the_range(rows, random):
+    low, high = tie_range(*zip(*rows))
+    random.shuffle(rows)
+    value = average_precision(*zip(*rows))
+    assert np.isnan(value) and np.isnan(low) if not any(y for y, _ in rows) else low - 1e-12 <= value <= high + 1e-12
+
+
+@given(rows, st.integers(0, 10**6))
+@settings(max_examples=150, deadline=None)
+def test_a_draw_of_clips_equals_the_repeated_table(rows, seed):
+    labels, scores = zip(*rows)
+    t = table(labels, np.asarray(scores) + np.arange(len(rows)) * 1e-9)     # no ties: their order is not the bootstrap's business
+    t['score'] /= t['score'].max() or 1
+    clips, names = pd.factorize(t.clip_uid, sort=True)
+    weights = resample_clips(len(names), 3, seed)
+    for w, ours in zip(weights, _weighted_ap(t.label.to_numpy(), t.score.to_numpy(), clips, weights)):
+        rest = np.repeat(np.arange(len(t)), w[clips])
+        expected = average_precision(t.label.to_numpy()[rest], t.score.to_numpy()[rest]) if len(rest) else np.nan
+        assert np.isclose(ours, expected, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize('case', json.loads((HERE / 'reference' / 'metric_cases.json').read_text()))
+def test_official_results(case):
+    m = lam_metrics(table(case['labels'], case['scores']))
+    for name in ('AP_looking', 'AP_not_looking'):
+        assert m[name] is None if case[name] is None else abs(m[name] - case[name]) < 1e-12
+    assert abs(100 * m['accuracy'] - case['accuracy_percent']) <= 5.001e-4
+
+
+@needs_mini
+def test_official_files_give_the_official_figures(tmp_path):
+    t = read_official(MINI / 'official' / 'val.stride1.gt.csv', MINI / 'official' / 'val.stride1.pred.csv')
+    m = lam_metrics(t)
+    assert abs(m['mAP'] - 0.6122728409423952) < 1e-9
+    assert abs(m['AP_not_looking'] - 0.906406493145214) < 1e-9 and abs(m['AP_looking'] - 0.31813918873957636) < 1e-9
+    gt, pred = write_official(t, tmp_path)
+    for ours, theirs in ((gt, 'val.stride1.gt.csv'), (pred, 'val.stride1.pred.csv')):
+        assert sorted(ours.read_text().split()) == sorted((MINI / 'official' / theirs).read_text().split())
+    assert lam_metrics(read_official(gt, pred)) == m
+
+
+@needs_mini
+def test_official_challenge_file_can_be_submitted_and_scored(tmp_path):
+    predictions = read_submission(MINI / 'official' / 'test.pred.csv')
+    labelled = with_truth(predictions, MINI / 'test_truth.csv')
+    file = write_submission(predictions, tmp_path / 'submission.json', labelled)
+    assert lam_metrics(with_truth(read_submission(file), MINI / 'test_truth.csv')) == lam_metrics(labelled)
+    assert set(labelled.label) == {0, 1} and (labelled.frame > 0).all()
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(-1e6, 1e6)), min_size=1, max_size=20),
+       st.sampled_from(['1', 'a,b', 'NA', 'é"x"', '007']))
+@settings(max_examples=60, deadline=None)
+def test_files_return_the_same_bits_and_ids(tmp_path_factory, rows, track):
+    scores, x = zip(*rows)
+    t = table([0] * len(rows), scores, track_id=track, x1=np.asarray(x))
+    again = read_official(*write_official(t, tmp_path_factory.mktemp('csv')))
+    assert (again.score == t.score).all() and (again.x1 == t.x1).all() and (again.track_id == track).all()
+
+
+def test_repeated_rows_are_dropped_and_counted(tmp_path):
+    t = random_table(20)
+    gt, pred = write_official(t, tmp_path)
+    pred.write_text(pred.read_text() + pred.read_text().splitlines()[4].rsplit(',', 1)[0] + ',0.123\n')
+    with pytest.warns(UserWarning, match='1 of 21 rows repeat'): again = read_official(gt, pred)
+    assert (again.score == t.score).all()                                               # the first is kept
+
+
+def edit(line, field, value):
+    cells = line.split(',')
+    cells[field] = value
+    return ','.join(cells)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s[:-1], r'1 of 20 rows are in gt.csv but not in pred.csv'),
+    (lambda s: [*s, edit(s[0], 1, '99')], r'1 of 21 rows are in pred.csv but not in gt.csv'),
+    (lambda s: [edit(s[0], 3, '2.200001'), *s[1:]], r'1 of 20 rows have different boxes'),
+    (lambda s: [edit(s[0], 3, ''), *s[1:]], r'1 of 20 rows have different boxes'),
+    (lambda s: [edit(s[0], 8, 'nan'), *s[1:]], r'1 of 20 rows have a score that is no finite number'),
+    (lambda s: [edit(s[0], 8, 'high'), *s[1:]], r"column score: could not convert string to float: 'high'"),
+    (lambda s: [edit(s[0], 7, '0'), *s[1:]], r'have no 1 before the score'),
+    (lambda s: [edit(s[0], 1, '1.5'), *s[1:]], r'column frame'),
+    (lambda s: ['clip,frame,x1,y1,x2,y2,track,label,score', *s], r'column frame.*without header'),
+    (lambda s: [r.rsplit(',', 1)[0] for r in s], r'has 8 columns, expected 9'),
+    (lambda s: [s[0], s[1] + ',7'], r'cannot be read'),
+    (lambda s: [], r'cannot be read'),
+])
+def test_files_that_do_not_fit_are_refused(tmp_path, change, message):
+    gt, pred = write_official(random_table(20), tmp_path)
+    pred.write_text(''.join(line + '\n' for line in change(pred.read_text().splitlines())))
+    with pytest.raises(ValueError, match=message): read_official(gt, pred)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda t: t.assign(score=t.score.where(t.index != 3)), '1 of 40 rows have a score that is no finite number. First: clip_uid=clip0'),
+    (lambda t: t.assign(score=t.score * 3 - 1), 'score outside 0..1'),
+    (lambda t: t.assign(label=t.label.where(t.index != 3, 2)), '1 of 40 rows have a label other than 0 and 1'),
+    (lambda t: pd.concat([t, t[:2]]), '2 of 42 rows repeat an earlier row'),
+    (lambda t: t.drop(columns='label'), r"lacks the columns \['label'\]"),
+    (lambda t: t[:0], 'nothing to evaluate'),
+])
+def test_tables_that_cannot_be_evaluated_are_refused(change, message):
+    t = change(random_table(40))
+    for function in (lam_metrics, bootstrap_by_clip, best_threshold):
+        with pytest.raises(ValueError, match=message): function(t)
+
+
+def test_one_class_is_stated_not_computed():
+    t = random_table(40).assign(label=0)
+    m = lam_metrics(t)
+    assert m['mAP'] is None and m['AP_looking'] is None and m['AP_not_looking'] == 1.0 and len(m['notes']) == 1
+    intervals = bootstrap_by_clip(t, n=10)
+    assert intervals.loc['mAP', ['value', 'low', 'high']].isna().all() and intervals.loc['mAP', 'n_defined'] == 0
+    assert intervals.loc['accuracy', 'n_defined'] == 10
+
+
+def test_intervals_are_paired_when_models_are_compared():
+    a = random_table(600, clips=12)
+    b = a.assign(score=0.9 * a.score + 0.1 * a.label)
+    apart = bootstrap_by_clip(a, n=200), bootstrap_by_clip(b, n=200)
+    gain = compare_by_clip(a, b.sample(frac=1, random_state=0), n=200)
+    assert (gain.low[['mAP', 'AP_looking']] > 0).all() and gain.loc['mAP', 'note'] == ''
+    assert gain.loc['mAP', 'high'] - gain.loc['mAP', 'low'] < apart[0].loc['mAP', 'high'] - apart[0].loc['mAP', 'low']
+    with pytest.raises(ValueError, match='different labels'): compare_by_clip(a, b.assign(label=1 - b.label))
+
+
+@pytest.mark.parametrize('balanced', [False, True])
+def test_best_threshold_is_the_best_of_all(balanced):
+    t = random_table(60, seed=3)
+    t['score'] = t.score.round(1)
+    weight = np.where(t.label == 1, (t.label == 0).sum(), (t.label == 1).sum()) if balanced else np.ones(len(t))
+    all_cuts = [np.average((t.score >= c) == t.label, weights=weight) for c in [*t.score, 1.1]]
+    cut, accuracy = best_threshold(t, balanced)
+    assert np.isclose(accuracy, max(all_cuts)) and np.isclose(np.average((t.score >= cut) == t.label, weights=weight), accuracy)
+
+
+def test_a_wrong_submission_is_not_written(tmp_path):
+    t = challenge_table()
+    path = tmp_path / 'submission.json'
+    for wrong in (t[1:], pd.concat([t, t[:1]]), t.assign(score=0.5), t.assign(score=t.score.round(2)),
+                  t.assign(score=t.score.where(t.index > 0))):
+        with pytest.raises(ValueError, match='was not written'): write_submission(wrong, path, t)
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(write_submission(t, path, t).read_text()) == make_submission(t)
+    assert (read_submission(path).score.to_numpy() == t.score.to_numpy()).all()
+
+
+@pytest.mark.parametrize('entry', [dict(score='0.1'), dict(score=1), dict(score=True), dict(label=True), dict(label=0), dict(unique_id=7),
+                                   dict(score=float('inf')), dict(score=-0.1), dict(extra=1)])
+def test_wrong_entries_are_found(entry):
+    t = challenge_table()
+    submission = make_submission(t)
+    submission['results'][5] |= entry
+    problems = check_submission(submission, t)
+    assert problems and problems[0].startswith('1 ')
+
+
+def test_stable_order_of_ties():
+    assert average_precision([1, 0], [0.5, 0.5]) == 1.0 and average_precision([0, 1], [0.5, 0.5]) == 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert lam_metrics(table([1, 0, 1], [0.0, 0.0, 1.0]))['AP_looking'] == 1.0
