@@ -46,11 +46,12 @@ $(INSTALLED): requirements.lock pyproject.toml $(UV)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# run(notebook, step): one notebook, headless, with its recipe; what it prints is shown as it comes
+# run(notebook, step): one notebook, headless, with its recipe; what it prints is shown as it comes, a bar of its cells in a terminal only
+BAR := $(shell [ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
 define run
 @echo '== $(DEMO)/$(2)'
 @mkdir -p $(DEMO)/$(2)
-$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb -f nbs/recipes/sample-$(2).yaml --no-progress-bar --stdout-file -
+$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb -f nbs/recipes/sample-$(2).yaml --stdout-file - --stderr-file - $(BAR)
 endef
 
 demo: env  ## sample data -> face store -> trained model -> reports for val and test, in outputs/demo

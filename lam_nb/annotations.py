@@ -212,8 +212,9 @@ def _seen_persons(clip):
     if good and not any(marked):
         skipped.append(_left_out(uid, 'nobody is marked as camera_wearer: the first person was taken'))
         marked[0] = True
-    wearers_tracks = sum(len(p.get('tracking_paths') or []) for p, wearer in zip(good, marked) if wearer)
-    if wearers_tracks: skipped.append(_left_out(uid, "track of the camera wearer", count=wearers_tracks))
+    paths = [p.get('tracking_paths') for p, wearer in zip(good, marked) if wearer]
+    count = sum(len(t) for t in paths if isinstance(t, list))
+    if count: skipped.append(_left_out(uid, 'track of the camera wearer', count=count))
     return [p for p, wearer in zip(good, marked) if not wearer], skipped
 
 def _track_fault(path, person):
@@ -330,7 +331,7 @@ def load_faces(
     known, listed = clips_of(annotations), split_clips(data_dir, split, annotations)
     if listed and not any(uid in known for uid in listed):
         raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}: list and annotations do not belong together.')
-    wanted = sorted(uid for uid in listed if clips is None or uid in set(clips))
+    wanted = sorted(listed if clips is None else set(clips) & set(listed))
     skipped = [_left_out(uid, f'listed for {split} but not in the annotations') for uid in wanted if uid not in known]
     every = [clip['clip_uid'] for video in annotations['videos'] for clip in video['clips']]
     if len(every) > len(known):
@@ -381,9 +382,10 @@ def load_segments(
     "The looking segments of a split, as the audit needs them."
     annotations = load_annotations(annotation_file(data_dir, split))
     known = clips_of(annotations)
-    wanted = [u for u in split_clips(data_dir, split, annotations) if u in known and (clips is None or u in set(clips))]
+    listed = split_clips(data_dir, split, annotations)
+    wanted = [uid for uid in sorted(listed if clips is None else set(clips) & set(listed)) if uid in known]
     empty = _clip_segments(dict(clip_uid='', persons=[], social_segments_looking=[]))
-    table = pd.concat([empty, *(_clip_segments(known[uid]) for uid in sorted(wanted))], ignore_index=True)
+    table = pd.concat([empty, *(_clip_segments(known[uid]) for uid in wanted)], ignore_index=True)
     return table[['clip_uid', 'person_id', 'start_frame', 'end_frame', 'is_at_me', 'present']]
 
 # %% ../nbs/01_annotations.ipynb #label-audit

@@ -350,7 +350,7 @@ def with_truth(
 def resample_clips(
     n_clips: int,      # clips in the table
     n: int = 1000,     # draws
-    seed: int = 0,
+    seed: int = 0,     # of the draws
 ) -> np.ndarray:       # (n, n_clips) int: how often each clip was drawn; every row sums to n_clips
     "Draw clips with replacement, `n` times."
     return np.random.default_rng(seed).multinomial(n_clips, np.full(n_clips, 1 / n_clips), size=n)
@@ -395,7 +395,7 @@ def _interval_table(values, draws, n_clips):
 def bootstrap_by_clip(
     predictions: pd.DataFrame,   # predictions table, every label known
     n: int = 1000,               # draws
-    seed: int = 0,
+    seed: int = 0,               # of the draws
     threshold: float = 0.5,      # for the accuracy
 ) -> pd.DataFrame:               # index metric; value, low, high (95 %), n_defined draws, n_clips, note
     "95 % intervals of the metrics, from drawing clips with replacement."
@@ -408,7 +408,7 @@ def compare_by_clip(
     a: pd.DataFrame,         # predictions table, every label known
     b: pd.DataFrame,         # another one of the same rows
     n: int = 1000,           # draws
-    seed: int = 0,
+    seed: int = 0,           # of the draws
     threshold: float = 0.5,  # for the accuracy
 ) -> pd.DataFrame:           # index metric; value (b minus a), low, high (95 %), n_defined, n_clips, note
     "Paired comparison of two models: 95 % intervals of the difference `b - a` over the same draws of clips."
@@ -432,7 +432,8 @@ def metrics_by(
     "The metrics of groups of rows."
     check_predictions(predictions)
     name, values = (by, predictions[by]) if isinstance(by, str) else (getattr(by, 'name', None) or 'group', by)
-    groups = predictions.groupby(np.asarray(values), sort=True)
+    values = pd.Series(values).reset_index(drop=True)                # by position; categories keep their order
+    groups = predictions.reset_index(drop=True).groupby(values, observed=True)
     metrics = {group: lam_metrics(table, threshold) for group, table in groups}
     columns = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy']
     table = pd.DataFrame([{c: m[c] for c in columns} for m in metrics.values()], index=pd.Index(list(metrics), name=name), columns=columns)

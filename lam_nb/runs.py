@@ -269,7 +269,7 @@ p { max-width: 46rem; white-space: pre-line } .lead { color: #57606a; margin-top
 .fact b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums } .fact span { color: #57606a; font-size: .85rem }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
 td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; overflow-wrap: anywhere; min-width: 3rem } th { color: #57606a; font-weight: 600 }
-td:first-child, th:first-child { text-align: left; padding-left: 0 } .settings td { text-align: left }
+.text, .settings td { text-align: left } td:first-child, th:first-child { padding-left: 0 }
 img { max-width: 100%; height: auto; display: block; margin: .8rem 0 } footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 @media print { body { margin: 0; max-width: none; font-size: 11pt } h2 { break-after: avoid } img, tr, .facts { break-inside: avoid } table { display: table } }
 </style></head><body><h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
@@ -281,12 +281,21 @@ img { max-width: 100%; height: auto; display: block; margin: .8rem 0 } footer { 
 def _report_item(item):
     "One table or picture of a report as safe HTML."
     from markupsafe import Markup, escape
-    if isinstance(item, pd.DataFrame): return Markup(item.to_html(index=False, border=0, escape=True, na_rep='–', float_format=lambda v: f'{v:.4g}'))
+    if isinstance(item, pd.DataFrame): return _report_table(item)
     if isinstance(item, dict):
         rows = Markup('').join(Markup('<tr><td>{}</td><td>{}</td></tr>').format(k, v if isinstance(v, str) else json.dumps(v, default=str)) for k, v in item.items())
         return Markup('<table class="settings">{}</table>').format(rows)
     data = b64encode(Path(item).read_bytes()).decode()
     return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(escape(Path(item).stem.replace('_', ' ')), data)
+
+# %% ../nbs/00_runs.ipynb #report-table
+def _report_table(table):
+    "A DataFrame as safe HTML: texts to the left, numbers to the right, a dash for what is missing."
+    from markupsafe import Markup
+    text = lambda v: '–' if pd.api.types.is_scalar(v) and pd.isna(v) else f'{v:.4g}' if isinstance(v, float) else v
+    sides = ['num' if pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) else 'text' for t in table.dtypes]
+    line = lambda tag, values: Markup('<tr>{}</tr>').format(Markup('').join(Markup('<{} class="{}">{}</{}>').format(tag, c, text(v), tag) for c, v in zip(sides, values)))
+    return Markup('<table>{}{}</table>').format(line('th', table.columns), Markup('').join(line('td', row) for row in table.itertuples(index=False)))
 
 # %% ../nbs/00_runs.ipynb #write-report
 def write_report(

@@ -231,9 +231,9 @@ def examples(nb: Notebook) -> list[str]:
     the code of those three cells names it. Every cell counts, prose too: function, sentence, example, assertion."""
     found = []
     for i, cell in enumerate(nb.cells):
-        after = [c for c in nb.cells[i + 1:i + 4] if c.kind == 'code' and not c.exported and not c.hidden]
+        near, after = ([c for c in nb.cells[i + 1:i + 1 + n] if c.kind == 'code' and not c.exported and not c.hidden] for n in (2, 3))
         for node in filter(needs_example, cell.definitions):
-            if not any(c.outputs for c in after if c in nb.cells[i + 1:i + 3]):
+            if not any(c.outputs for c in near):
                 found.append(f'cell {cell.id}: {node.name}: no example with a stored output within two cells')
             if not any(c.asserts for c in after):
                 found.append(f'cell {cell.id}: {node.name}: no visible assertion within three cells')

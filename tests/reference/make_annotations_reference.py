@@ -43,6 +43,7 @@ def annotations():
                    person('', nobody=wander(range(3, 9), 50.1, 50.2)), person('-1', track_9=wander([8, 8 + 13, 8 + 26], 60.3, 60.4))],
                   [looks('1', 10, 12), looks('', 1, 9), looks(None, 1, 99), looks('7', 2, 90), looks('0', 1, 20), looks('-1', 9, 20, True), looks('2', 0, 11)]],
         'quoted': [[wearer, person("'1'", track_1=wander(range(20, 32), 111.1, 55.5), alone=[box(17, 12.34, 56.78)])], [looks("'1'", 25, 27)]],
+        'rounding': [[wearer, person('1', track_1=[box(2, 270.37, 260.11, 700.93, 680.7), box(90, 390.71, 381.83, 540.19, 555.3)])], [looks('1', 80, 95)]],
         'nobody-named': [[wearer, person('1', track_1=wander(range(2, 12, 3), 77.7, 44.4))], [looks(None, 0, 30)]],
         'twice': [[wearer, person('1', track_1=[box(1, 10.1, 10.), box(5, 20.2, 11.), box(5, 30.3, 12.), box(9, 50.5, 13.)],
                                   track_2=[box(1, 10.1, 10.), box(2, 20.2, 11.), box(2, 30.3, 12.), box(4, 50.5, 13.)],
