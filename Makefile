@@ -46,28 +46,29 @@ $(INSTALLED): requirements.lock pyproject.toml $(UV)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# run(notebook, step): one notebook, headless, with its recipe; what it prints is shown as it comes, a bar of its cells in a terminal only
-BAR := $(shell [ -t 2 ] && echo --progress-bar || echo --no-progress-bar)
+# run(notebook, folder, parameters): one notebook, headless; what it prints is shown as it comes, a bar of its cells in a terminal only
+QUIET := $(shell [ -t 2 ] || echo --no-progress-bar)
 define run
 @echo '== $(DEMO)/$(2)'
 @mkdir -p $(DEMO)/$(2)
-$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb -f nbs/recipes/sample-$(2).yaml --stdout-file - --stderr-file - $(BAR)
+$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb $(3) -p out_dir $(DEMO)/$(2) --stdout-file - --stderr-file - $(QUIET)
 endef
 
+SPLITS := train,val,test
+BEST := $(DEMO)/train/checkpoints/best.pt
 demo: env  ## sample data -> face store -> trained model -> reports for val and test, in outputs/demo
 	@rm -rf $(DEMO)
-	$(call run,prepare,prepare)
-	$(call run,train,train)
-	$(call run,evaluate,evaluate-val)
-	$(call run,evaluate,evaluate-test)
+	$(call run,prepare,prepare,-p splits $(SPLITS))
+	$(call run,train,train,-f nbs/recipes/sample.yaml)
+	$(call run,evaluate,evaluate-val,-p checkpoint $(BEST))
+	$(call run,evaluate,evaluate-test,-p checkpoint $(BEST) -p split test)
 	@$(BIN)/python scripts/show_runs.py $(DEMO)/prepare $(DEMO)/train $(DEMO)/evaluate-val $(DEMO)/evaluate-test
 
 test: export MPLBACKEND = Agg
-test: env  ## every check: export, clean, markers, ruff, library notebooks, run notebooks in order, pytest
+test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing
-	for name in prepare train evaluate; do $(BIN)/nbdev_test --path nbs/$$name.ipynb --do_print || exit 1; done
 	$(BIN)/python -m pytest
 
 prepare-commit: env  ## export the notebooks to lam_nb, clean them, lint: before every commit

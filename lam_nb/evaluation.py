@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE', 'FIELDS', 'TRUTH_COLUMNS',
-           'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions', 'lam_metrics',
-           'write_official', 'read_official_csv', 'read_official', 'make_submission', 'check_submission',
-           'write_submission', 'read_submission', 'with_truth', 'resample_clips', 'bootstrap_by_clip',
-           'compare_by_clip', 'metrics_by', 'best_threshold']
+           'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions',
+           'check_same_rows', 'lam_metrics', 'write_official', 'read_official_csv', 'read_official', 'make_submission',
+           'check_submission', 'write_submission', 'read_submission', 'with_truth', 'resample_clips',
+           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'segment_metrics']
 
 # %% ../nbs/08_evaluation.ipynb #imports
 import json
@@ -105,6 +105,21 @@ def check_predictions(
     _refuse(predictions, predictions.duplicated(keys), f'repeat an earlier row with the same {keys}',
             'Each face and frame counts once: was a padded or concatenated result not cleaned?')
 
+# %% ../nbs/08_evaluation.ipynb #same-rows
+def check_same_rows(
+    left: pd.DataFrame,    # a table with the columns of `row_keys`
+    right: pd.DataFrame,   # another one
+    names: tuple = ('the first table', 'the second'),   # what to call them in the message
+) -> None:
+    "Refuse two tables that do not hold the same rows, in any order; rows that only one has are counted and named."
+    keys = row_keys(left)
+    if absent := [k for k in keys if k not in left or k not in right]:
+        raise ValueError(f'the columns {absent} tell rows apart, but {names[0]} or {names[1]} lacks them')
+    both = left[keys].merge(right[keys], how='outer', on=keys, indicator='side')
+    for side, has, lacks in (('left_only', *names), ('right_only', *names[::-1])):
+        _refuse(both, both['side'] == side, f'are in {has} but not in {lacks}',
+                'Both must hold the same rows: are they of one split and stride?')
+
 # %% ../nbs/08_evaluation.ipynb #metrics
 def _notes(labels, scores):
     "What a reader of the numbers should know, as sentences."
@@ -197,22 +212,13 @@ def read_official_csv(
     return table[~again].reset_index(drop=True)
 
 # %% ../nbs/08_evaluation.ipynb #read-official
-def _same_rows(left, right, names):
-    "Refuse two tables that do not hold the same rows; `names` says what each is."
-    keys = row_keys(left)
-    both = left[keys].merge(right[keys], how='outer', on=keys, indicator='side')
-    for side, has, lacks in (('left_only', *names), ('right_only', *names[::-1])):
-        _refuse(both, both['side'] == side, f'are in {has} but not in {lacks}',
-                'Both must hold the same rows: are they of one split and stride?')
-
-
 def read_official(
     gt,     # path of gt.csv
     pred,   # path of pred.csv
 ) -> pd.DataFrame:   # predictions table in the order of gt.csv; person_id is '' and interpolated False: the files do not say
     "Read an official `gt.csv` and `pred.csv`, checked against each other, as one predictions table."
     truth, scored = read_official_csv(gt, GT_COLUMNS), read_official_csv(pred, PRED_COLUMNS)
-    _same_rows(truth, scored, ('gt.csv', 'pred.csv'))
+    check_same_rows(truth, scored, ('gt.csv', 'pred.csv'))
     _refuse(scored, scored['one'] != 1, 'of pred.csv have no 1 before the score', 'Expected clip, frame, x1, y1, x2, y2, track, 1, score.')
     keys = row_keys(truth)
     table = truth.merge(scored, on=keys, suffixes=('', '_pred'), validate='1:1')
@@ -341,7 +347,7 @@ def with_truth(
     if not isinstance(truth, pd.DataFrame):
         truth = read_official_csv(truth, TRUTH_COLUMNS)
     check_predictions(predictions, labels=False)
-    _same_rows(predictions, truth, ('the predictions', 'the truth'))
+    check_same_rows(predictions, truth, ('the predictions', 'the truth'))
     rest = predictions.drop(columns=['frame', 'label'], errors='ignore')
     table = truth[TRUTH_COLUMNS].merge(rest, on=['clip_uid', 'track_id', 'unique_id'], validate='1:1')
     return table.assign(label=table['label'].astype('int8'))
@@ -413,7 +419,7 @@ def compare_by_clip(
 ) -> pd.DataFrame:           # index metric; value (b minus a), low, high (95 %), n_defined, n_clips, note
     "Paired comparison of two models: 95 % intervals of the difference `b - a` over the same draws of clips."
     first, second = lam_metrics(a, threshold), lam_metrics(b, threshold)
-    _same_rows(a, b, ('the first table', 'the second'))
+    check_same_rows(a, b)
     both = a[row_keys(a) + ['label']].merge(b[row_keys(b) + ['label']], on=row_keys(a), suffixes=('_a', '_b'))
     _refuse(both, both['label_a'] != both['label_b'], 'have different labels in the two tables',
             'Were both made from the same annotations?')
@@ -456,3 +462,28 @@ def best_threshold(
     cuts = np.concatenate([[np.nextafter(scores.max(), 2)], scores[order][last]])
     best = int(np.argmax(gain))
     return float(cuts[best]), float((weight[labels == 0].sum() + gain[best]) / weight.sum())
+
+# %% ../nbs/08_evaluation.ipynb #segment-metrics
+def _runs(flags, broken):
+    "Number each run of true flags 1, 2, ...; rows outside have 0; no run goes across `broken` rows, where a new stretch begins."
+    before = np.concatenate([[False], flags[:-1]])
+    return np.where(flags, np.cumsum(flags & (broken | ~before)), 0)
+
+
+def segment_metrics(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+    threshold: float = 0.5,      # a row is called looking when its score is at least this
+) -> dict:                       # precision, recall (None: no such segment), n_labelled, n_predicted, n_found, n_right
+    "How many labelled looks are found, and how many predicted ones are right; frames follow each other at the table's stride."
+    check_predictions(predictions)
+    table = predictions.sort_values(['clip_uid', 'track_id', 'frame'])
+    keys = table[['clip_uid', 'track_id']]
+    new = (keys != keys.shift()).any(axis=1).to_numpy()
+    apart = np.diff(table['frame'].to_numpy(), prepend=0)
+    stride = np.median(apart[~new]) if (~new).any() else 1
+    broken = new | (apart > stride)
+    true, guess = (_runs(flags, broken) for flags in (table['label'].to_numpy() == 1, table['score'].to_numpy() >= threshold))
+    both = (true > 0) & (guess > 0)
+    found, right, n_true, n_guess = len(np.unique(true[both])), len(np.unique(guess[both])), int(true.max()), int(guess.max())
+    return dict(precision=right / n_guess if n_guess else None, recall=found / n_true if n_true else None,
+                n_labelled=n_true, n_predicted=n_guess, n_found=found, n_right=right)

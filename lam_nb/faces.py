@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from joblib import Parallel, delayed
 
-from .annotations import check_id, load_faces, split_clips
+from .annotations import check_id, load_faces
 from .runs import Progress, Settings, atomic_path
 
 # %% ../nbs/04_faces.ipynb #crop-face

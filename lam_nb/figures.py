@@ -308,7 +308,7 @@ def _runs(frames, keep, step):
     ends = np.flatnonzero(np.diff(frames) > step)
     return list(zip(frames[np.r_[0, ends + 1]], frames[np.r_[ends, len(frames) - 1]])) if len(frames) else []
 
-# %% ../nbs/10_figures.ipynb #timeline
+# %% ../nbs/10_figures.ipynb #draw-track
 def _draw_track(ax, track, threshold):
     "Score, threshold, labelled looks and gaps of one track."
     frames, scores, labels = (track[c].to_numpy() for c in ('frame', 'score', 'label'))
@@ -320,7 +320,8 @@ def _draw_track(ax, track, threshold):
         ax.axvspan(a - step / 2, b + step / 2, color=LOOKING, alpha=0.22, linewidth=0)
     for a, b in runs:
         inside = (frames >= a) & (frames <= b)
-        ax.plot(frames[inside], scores[inside], color=DARK, marker='o' if a == b else None, markersize=2)
+        ax.plot(frames[inside], scores[inside], color=DARK, marker='o' if a == b else None, markersize=2,
+                linewidth=0.7 if len(frames) > 400 else 1.2)
     ax.axhline(threshold, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
     ax.set(xlabel='frame', ylabel='score', ylim=(-0.03, 1.03), xlim=(frames[0] - step, frames[-1] + step))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -330,7 +331,7 @@ def _draw_track(ax, track, threshold):
     words += [(1.0, NAMES[-1], GREY)] if (labels == -1).all() else []
     _end_labels(ax, words, gap=0.13)
 
-
+# %% ../nbs/10_figures.ipynb #timeline
 @_styled
 def timeline(
     predictions: pd.DataFrame,   # rows of one track
@@ -390,7 +391,8 @@ def row_caption(
     row,       # a row of a predictions table (from itertuples or iloc)
 ) -> str:      # two lines
     "What a gallery says about a row: score, label, where it is."
-    return f'score {row.score:.3f}, {NAMES[int(row.label)]}\n{str(row.clip_uid)[:8]}, {str(row.track_id)[:20]}, frame {row.frame}'
+    label = NAMES[-1] if row.label == -1 else f'labelled {NAMES[int(row.label)]}'
+    return f'score {row.score:.3f}, {label}\n{str(row.clip_uid)[:8]}, {str(row.track_id)[:20]}, frame {row.frame}'
 
 # %% ../nbs/10_figures.ipynb #gallery
 def _strip(frames, gap=2):

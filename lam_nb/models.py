@@ -104,12 +104,13 @@ def _plain_keys(state):
 
 def _unreadable(path, error):
     "Why a file cannot be read, and what to do."
-    code = re.search(r'Unsupported (?:global: GLOBAL|class|operand)[ :]+(\w+\.[\w.]+)', str(error)) or re.search(r'GLOBAL ([\w.]+) was not an allowed', str(error))
-    if code is None: code = re.search(r'Trying to load unsupported GLOBAL ([\w.]+)', str(error))
+    text = str(error).rpartition('WeightsUnpickler error:')[2].strip() or type(error).__name__  # PyTorch's own advice before it is unsafe
+    code = re.search(r'(?:[Uu]nsupported (?:global: |class )?GLOBAL |reduce for unrecognized function |add_safe_globals`? but got )(\S+)', text)
     if code: return (f'{path} was refused: it holds {code[1]}, and a checkpoint with more than tensors and plain values can run any program when it is opened. '
                      "If you trust its origin, open it on a machine with nothing to lose and save torch.save({'state_dict': ...}) anew.")
-    why = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: {why[0][:120]}. Copy or download it again.'
+    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not write by itself'
+    return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: {text.splitlines()[0][:140]}. '
+            'Copy or download it again.')
 
 def read_checkpoint(
     path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's
@@ -119,7 +120,7 @@ def read_checkpoint(
     if not path.is_file(): raise FileNotFoundError(f"No checkpoint at {path}{', it is a folder' if path.is_dir() else ''}: give the path of a file.")
     try:
         with torch.serialization.safe_globals(_NUMBERS): content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(_unreadable(path, e)) from e  # a damaged file raises nearly anything
+    except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises nearly anything
     if not isinstance(content, dict): raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
     state = content.get('state_dict', content)
     extra = {k: v for k, v in content.items() if k != 'state_dict'} if 'state_dict' in content else {}

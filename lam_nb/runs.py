@@ -8,7 +8,7 @@ __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', '
            'write_report']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, math, os, platform, subprocess, sys, tempfile, time
+import ast, difflib, json, os, platform, subprocess, tempfile, time
 from base64 import b64encode
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -126,7 +126,8 @@ class Progress:
         show: bool = True, # False: silent (ranks other than 0)
     ):
         self.total, self.label, self.unit, self.done, self.start_done, self.show = total, label, unit, done, done, show
-        self.start = time.monotonic(); self.next = self.start + 2; self.note = ''; self.handle = None
+        self.start, self.note, self.handle = time.monotonic(), '', None
+        self.next = self.start + self._pause()
 
     def update(self, n: int = 1, note: str = ''):
         "Counts `n` more units; `note` is shown behind the rate."
@@ -134,16 +135,18 @@ class Progress:
         now = time.monotonic()
         if now >= self.next:
             self._say()
-            self.next = now + max(2, (now - self.start) / 25)
+            self.next = now + self._pause()
 
     def __str__(self):
         took = max(time.monotonic() - self.start, 1e-9); rate = (self.done - self.start_done) / took
         left = f', {duration((self.total - self.done) / rate)} left' if rate and self.done < self.total else ''
         return f'{self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.3g} {self.unit}/s, {duration(took)}{left}{", " + self.note if self.note else ""}'
 
+    def _pause(self): return 2 if _in_lab() else max(5, (time.monotonic() - self.start) / 10)
+
     def _say(self):
         if not self.show: return
-        if not _in_notebook(): return print(self, file=sys.stderr, flush=True)
+        if not _in_lab(): return print(self, flush=True)
         from IPython.display import display
         if self.handle is None: self.handle = display({'text/plain': str(self)}, raw=True, display_id=True)
         else: self.handle.update({'text/plain': str(self)}, raw=True)
@@ -159,11 +162,10 @@ def duration(
     s = round(seconds)
     return f'{s} s' if s < 60 else f'{s // 60}:{s % 60:02d} min' if s < 3600 else f'{s // 3600}:{s // 60 % 60:02d} h'
 
-# %% ../nbs/00_runs.ipynb #in-notebook
-def _in_notebook():
-    "Whether output goes to a notebook (JupyterLab, papermill, nbconvert)."
-    ip = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
-    return type(ip).__name__ == 'ZMQInteractiveShell'
+# %% ../nbs/00_runs.ipynb #in-lab
+def _in_lab():
+    "Whether a person watches this notebook in Jupyter (its server sets this for the kernels that it starts; papermill does not)."
+    return 'JPY_SESSION_NAME' in os.environ
 
 # %% ../nbs/00_runs.ipynb #process-count
 def process_count(

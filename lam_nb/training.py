@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
@@ -142,7 +141,7 @@ def save_run(
 ):
     "Writes the checkpoint, whole or not at all."
     mean_ap = run.history[-1]['mAP'] if run.history else 0.
-    save_checkpoint(run.out / 'checkpoints' / name, run.model, model_name=run.settings.model, epoch=run.epoch, mAP=mean_ap, image_size=run.settings.image_size,
+    save_checkpoint(run.out / 'checkpoints' / name, run.model, epoch=run.epoch, mAP=mean_ap, image_size=run.settings.image_size,
                     optimizer=run.optimizer.state_dict(), step=run.step, loss_sum=run.loss_sum, seconds=run.seconds, history=run.history,
                     settings=run.settings.model_dump(), processes=rank_and_size()[1])
 
@@ -219,10 +218,10 @@ def finish_epoch(
     weights: torch.Tensor, # (2,) of the classes
 ):
     "Validates, and on rank 0 writes the history and the checkpoints."
-    s, (rank, size), steps = run.settings, rank_and_size(), run.step
+    s, steps = run.settings, run.step
     predictions = predict(run.model, faces_dir, clips, s.val_stride, size=s.image_size or 0, num_workers=s.num_workers, precision=s.precision)
     run.epoch, run.step = run.epoch + 1, 0
-    if rank == 0:
+    if rank_and_size()[0] == 0:
         metrics = lam_metrics(predictions)
         row = dict(epoch=run.epoch, train_loss=run.loss_sum / steps, val_loss=score_loss(predictions, weights.tolist()),
                    **{k: metrics[k] for k in ('mAP', 'AP_looking', 'AP_not_looking', 'accuracy')},

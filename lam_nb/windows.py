@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset
 
-from .annotations import load_faces, sample_rows
-from .faces import ClipFaces, PrepareSettings, prepare_faces, store_path
+from .annotations import sample_rows
+from .faces import ClipFaces, store_path
 
 # %% ../nbs/05_windows.ipynb #window-rows
 def window_rows(

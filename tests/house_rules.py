@@ -97,11 +97,13 @@ def read_notebook(path: Path) -> Notebook:
 # Layout
 
 def opening(nb: Notebook) -> list[str]:
-    "First `# name` and `> purpose`; in a library notebook `# name` is the module's, and `#| default_exp name` follows."
-    lines = [line for line in nb.cells[0].source.splitlines() if line.strip()] if nb.cells and nb.cells[0].kind == 'markdown' else []
+    """First `# name` and `> purpose`; in a library notebook `# name` is the module's, and `#| default_exp name` follows.
+    Only a run notebook may have front matter before it: nbdev's `skip_exec` would keep a library notebook from being tested."""
+    cells = nb.cells[1:] if nb.number is None and nb.cells[:1] and nb.cells[0].kind == 'raw' else nb.cells
+    lines = [line for line in cells[0].source.splitlines() if line.strip()] if cells and cells[0].kind == 'markdown' else []
     found = []
-    if len(lines) != 2 or not lines[0].startswith('# ') or not lines[1].startswith('> '):
-        found.append('the first cell must be markdown: a line `# name`, a line `> one-line purpose`')
+    if len(lines) < 2 or not lines[0].startswith('# ') or not lines[1].startswith('> ') or (nb.number is not None and len(lines) > 2):
+        found.append('the first cell must be markdown: `# name`, then `> one-line purpose`; in a library notebook nothing else')
     if nb.number is not None:
         if lines and lines[0] != f'# {nb.module}':
             found.append(f'the first line is {lines[0]!r}, expected `# {nb.module}`')

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, bootstrap_by_clip, check_submission, compare_by_clip,
-                               lam_metrics, make_submission, read_official, read_submission, resample_clips, tie_range, with_truth,
-                               write_official, write_submission)
+                               lam_metrics, make_submission, read_official, read_submission, resample_clips, segment_metrics, tie_range,
+                               with_truth, write_official, write_submission)
 
 HERE = Path(__file__).parent
 MINI = HERE.parents[1] / 'shared' / 'ego4d_mini'
@@ -208,6 +208,27 @@ def test_best_threshold_is_the_best_of_all(balanced):
     all_cuts = [np.average((t.score >= c) == t.label, weights=weight) for c in [*t.score, 1.1]]
     cut, accuracy = best_threshold(t, balanced)
     assert np.isclose(accuracy, max(all_cuts)) and np.isclose(np.average((t.score >= cut) == t.label, weights=weight), accuracy)
+
+
+def slow_segments(t, flag):
+    "Runs of neighbouring frames with a flag, as sets of (clip, track, frame)."
+    found = []
+    for key, track in t[flag].groupby(['clip_uid', 'track_id']):
+        for f in sorted(track.frame):
+            if not (found and (*key, f - 1) in found[-1]): found.append(set())
+            found[-1].add((*key, f))
+    return found
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_segments_equal_a_slow_count(seed):
+    rng = np.random.default_rng(seed)
+    t = random_table(200, seed, track_id=[f't{k % 2}' for k in range(200)]).assign(frame=np.arange(200) // 6)
+    t = t[rng.random(200) < 0.85].sample(frac=1, random_state=seed)                     # gaps, any order of rows
+    true, guess = slow_segments(t, t.label == 1), slow_segments(t, t.score >= 0.5)
+    m = segment_metrics(t)
+    assert (m['n_labelled'], m['n_predicted']) == (len(true), len(guess))
+    assert m['n_found'] == sum(any(a & b for b in guess) for a in true) and m['n_right'] == sum(any(a & b for b in true) for a in guess)
 
 
 def test_a_wrong_submission_is_not_written(tmp_path):

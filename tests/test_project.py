@@ -141,6 +141,7 @@ HEAD = [md('# faces\n\n> Faces.', 'head'), code('#| default_exp faces', 'exp')]
 OFFENDERS = [
     (rules.opening, 'purpose', book(md('# faces'), HEAD[1]), book(*HEAD)),
     (rules.opening, 'expected `# faces`', book(md('# Heads\n\n> Faces.'), HEAD[1]), book(*HEAD)),
+    (rules.opening, 'first cell', book(Cell('front', 'raw', '---'), *HEAD), book(Cell('front', 'raw', '---'), HEAD[0], name='train.ipynb')),
     (rules.opening, 'second cell', book(HEAD[0], md('text')), book(*HEAD)),
     (rules.cell_ids, '2 times', book(md('', 'a'), md('', 'a')), book(md('', 'a'), md('', 'b'))),
     (rules.cell_ids, 'kebab', book(md('', '3F_a')), book(md('', 'f-3'))),

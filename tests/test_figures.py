@@ -1,0 +1,202 @@
+"Figures: what is drawn, what is said where nothing can be drawn, and which rows are picked."
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt
+
+from lam_nb import figures as F
+from lam_nb.evaluation import average_precision, bootstrap_by_clip, metrics_by
+
+
+def table(tracks=4, length=80, seed=0):
+    rng = np.random.default_rng(seed)
+    n = tracks * length
+    frame = np.tile(np.arange(length) + np.where(np.arange(length) < 50, 10, 30), tracks)        # a gap of 20 frames
+    label = (np.arange(n) % length % 40 < 8).astype('int8')
+    track = np.repeat(np.arange(tracks), length)
+    score = np.clip(0.5 * label + 0.7 * rng.random(n) - 0.1, 0, 1)
+    return pd.DataFrame(dict(clip_uid=[f'clip{t // 2}' for t in track], track_id=[f'track_{t}' for t in track], person_id='1', frame=frame,
+                             x1=0., y1=0., x2=30. + track, y2=40., label=label, interpolated=False, score=score))
+
+
+P = table()
+ONE = P[P.track_id == 'track_1']
+IMAGE = np.full((16, 16, 3), 120, dtype=np.uint8)
+HISTORY = pd.DataFrame(dict(epoch=[1, 2, 3], train_loss=[.5, .3, .2], val_loss=[.5, .4, .5], mAP=[.6, .8, .7], AP_looking=[.3, .7, .5],
+                            AP_not_looking=[.9, .9, .9], accuracy=[.8, .9, .85]))
+AGAINST_LABELS = [F.precision_recall, F.roc, F.confusion_matrix, F.calibration]
+
+
+def words(fig):
+    "All text of a figure."
+    texts = [t for ax in fig.axes for t in [*ax.texts, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]]
+    return ' | '.join([t.get_text() for t in texts] + [ax.get_title(loc) for ax in fig.axes for loc in ('left', 'center')])
+
+
+def as_svg(fig):
+    file = io.BytesIO()
+    with plt.rc_context(F.STYLE): fig.savefig(file, format='svg')
+    return file.getvalue()
+
+
+@pytest.mark.parametrize('draw', [*AGAINST_LABELS, F.score_histogram])
+def test_labels_on_axes_no_titles_and_nothing_left_open(draw):
+    open_before = plt.get_fignums()
+    fig = draw(P)
+    assert fig.axes[-1].get_xlabel() and all(ax.get_ylabel() and not ax.get_title() for ax in fig.axes)
+    assert 'not defined' not in words(fig) and plt.get_fignums() == open_before
+
+
+@pytest.mark.parametrize('draw', AGAINST_LABELS)
+@pytest.mark.parametrize('change, why', [(lambda t: t[:0], 'the table has no rows'),
+                                         (lambda t: t.assign(label=-1), 'the labels are not known')])
+def test_not_defined_is_stated(draw, change, why):
+    assert f'not defined:\n{why}' in words(draw(change(P)))
+
+
+@pytest.mark.parametrize('label, why', [(0, 'no row is labelled looking'), (1, 'no row is labelled not looking')])
+def test_one_class_only(label, why):
+    t = P.assign(label=label)
+    assert why in words(F.precision_recall(t)) and why in words(F.roc(t))
+    assert 'no such row' in words(F.confusion_matrix(t))
+    assert len(F.score_histogram(t).axes[0].patches) == 1
+
+
+def test_a_broken_table_is_refused():
+    for draw in AGAINST_LABELS:
+        with pytest.raises(ValueError, match='1 of 320 rows have a score that is no finite number'):
+            draw(P.assign(score=P.score.where(P.index != 5)))
+        with pytest.raises(ValueError, match='repeat an earlier row'): draw(pd.concat([P, P]))
+
+
+def test_training_curves():
+    fig = F.training_curves(HISTORY)
+    assert len(fig.axes[0].lines) == 2 and len(fig.axes[1].lines) == 5                    # four curves and the best epoch's line
+    assert 'best mAP 0.800, epoch 2' in words(fig)
+    assert 'best mAP 0.600, epoch 1' in words(F.training_curves(HISTORY[:1]))
+    unknown = HISTORY.assign(mAP=None, AP_looking=np.nan, AP_not_looking=np.nan, accuracy=np.nan)
+    assert 'no epoch has a metric' in words(F.training_curves(unknown))
+    assert 'no epoch has a loss' in words(F.training_curves(HISTORY[:0]))
+
+
+def test_precision_recall_has_the_official_area():
+    fig = F.precision_recall(P)
+    ap = average_precision(P.label, P.score)
+    x, y = fig.axes[0].lines[0].get_data()
+    assert f'looking: AP {ap:.3f}' in words(fig) and x[-1] == 1 and (np.diff(y) <= 0).all()
+    assert abs(np.sum(np.diff(x) * y[1:]) - ap) < 1e-9
+    assert fig.axes[0].lines[0].get_color() == F.LOOKING
+
+
+def test_curves_of_many_rows_are_thinned():
+    rng = np.random.default_rng(0)
+    label = (rng.random(60_000) < .1).astype(int)
+    score = np.clip(.3 * label + .7 * rng.random(60_000), 0, 1)
+    big = pd.DataFrame(dict(clip_uid='c', track_id='t', frame=np.arange(60_000), label=label, score=score))
+    for fig in (F.precision_recall(big), F.roc(big)):
+        assert max(len(line.get_xdata()) for line in fig.axes[0].lines) <= 1002 and len(as_svg(fig)) < 80_000
+
+
+def test_confusion_counts():
+    fig = F.confusion_matrix(P, 0.4)
+    called = P.score >= 0.4
+    assert [int(t.get_text().split('\n')[0]) for t in fig.axes[0].texts] == [
+        ((P.label == y) & (called == c)).sum() for y in (0, 1) for c in (False, True)]
+    assert 'score ≥ 0.4' in words(fig)
+
+
+def test_histogram_of_unlabelled_scores():
+    fig = F.score_histogram(P.assign(label=-1))
+    assert 'label not known (320)' in words(fig) and fig.axes[0].get_ylabel() == 'share of the rows'
+    heights = np.array(fig.axes[0].patches[0].get_xy())[:, 1]
+    assert heights.max() <= 1
+
+
+def test_timeline():
+    frames = ONE.frame.iloc[[3, 20, 70]].tolist()
+    fig = F.timeline(ONE, {f: IMAGE for f in frames})
+    main, small = fig.axes[0], fig.axes[1:]
+    assert len(small) == 3 and [a.get_title() for a in small] == [f'{s:.2f}' for s in ONE.score.iloc[[3, 20, 70]]]
+    lines = [line for line in main.lines if len(line.get_xdata()) > 2]
+    assert [len(line.get_xdata()) for line in lines] == [50, 30]                           # broken at the gap
+    assert len(main.patches) == 1 + 2                                                      # the gap and two looks
+    assert 'labelled looking' in words(fig) and 'no face' in words(fig)
+    assert small[0].spines['left'].get_edgecolor() == matplotlib.colors.to_rgba(F.LOOKING)
+
+
+def test_timeline_of_odd_tracks():
+    assert 'label not known' in words(F.timeline(ONE.assign(label=-1)))
+    assert 'the table has no rows' in words(F.timeline(ONE[:0]))
+    assert len(F.timeline(ONE[:1]).axes) == 1
+    lines = F.timeline(ONE[:49:13]).axes[0].lines
+    assert len(lines[0].get_xdata()) == 4                                                  # stride 13 is no gap
+    with pytest.raises(ValueError, match='one track, got 4'): F.timeline(P)
+    with pytest.raises(ValueError, match=r'frames \[999\]'): F.timeline(ONE, {999: IMAGE})
+    with pytest.raises(ValueError, match='stand there twice'): F.timeline(ONE.assign(frame=-1))
+
+
+@pytest.mark.parametrize('kind, cells', [('right', {(0, 0), (1, 1)}), ('wrong', {(0, 1), (1, 0)}), ('TP', {(1, 1)}),
+                                         ('TN', {(0, 0)}), ('FP', {(0, 1)}), ('FN', {(1, 0)})])
+def test_confident_rows_are_the_right_ones(kind, cells):
+    rows = F.confident_rows(P, 5, kind)
+    assert {(y, int(s >= .5)) for y, s in zip(rows.label, rows.score)} <= cells and 0 < len(rows) <= 5
+    assert rows.equals(P.loc[rows.index])
+    sure = (rows.score - .5).abs().to_numpy()
+    assert (np.diff(sure) <= 0).all()
+    fits = P[[(y, int(s >= .5)) in cells for y, s in zip(P.label, P.score)]]
+    assert sure[0] == (fits.score - .5).abs().max()
+
+
+def test_confident_rows_show_a_moment_once():
+    rows = F.confident_rows(P, 100, 'right')
+    for _, track in rows.groupby(['clip_uid', 'track_id']): assert np.diff(np.sort(track.frame)).min(initial=99) >= 15
+    taken = set(zip(rows.track_id, rows.frame))
+    right = P[(P.score >= .5) == (P.label == 1)]
+    for r in right.itertuples():                                                           # nothing that would fit was left out
+        assert any(t == r.track_id and abs(f - r.frame) < 15 for t, f in taken)
+    assert len(F.confident_rows(P, 100, 'right', apart=1)) == 100
+    with pytest.raises(ValueError, match="kind is 'best', expected one of right"): F.confident_rows(P, 3, 'best')
+
+
+def test_gallery_and_contact_sheet():
+    rows = list(F.confident_rows(P, 5, 'wrong').itertuples())
+    strips = [np.full((7, 20, 18, 3), 40 * i, dtype=np.uint8) for i in range(5)]
+    fig = F.gallery(strips, [F.row_caption(r) for r in rows], [F.COLOURS[r.label] for r in rows])
+    shown = [ax for ax in fig.axes if ax.images]
+    assert len(shown) == 5 and shown[0].images[0].get_array().shape == (20, 7 * 18 + 6 * 2, 3)
+    box = shown[0].patches[0]
+    assert box.get_x() + 1.5 == 3 * 20 and box.get_edgecolor() == matplotlib.colors.to_rgba(F.COLOURS[rows[0].label])
+    assert f'score {rows[0].score:.3f}' in words(fig) and f'frame {rows[0].frame}' in words(fig)
+    assert 'no such row' in words(F.gallery([], []))
+    with pytest.raises(ValueError, match='2 strips but 1 captions'): F.gallery(strips[:2], ['one'])
+    sheet = F.contact_sheet([IMAGE] * 9, list('abcdefghi'), [F.LOOKING] * 9, columns=4)
+    assert len(sheet.axes) == 12 and sum(bool(ax.images) for ax in sheet.axes) == 9 and 'no image' in words(F.contact_sheet([]))
+
+
+def test_figures_of_a_split():
+    faces = dict(train=P, val=P[:100], test=P[:0])
+    assert len(F.face_sizes(faces).axes[0].lines) == 2 and 'train: median 35' in words(F.face_sizes(faces))
+    assert 'train: median 80' in words(F.track_lengths(faces))
+    assert 'no row has a box' in words(F.face_sizes(dict(test=P.assign(x1=np.nan))))
+    fig = F.positives(faces)
+    assert '256 not looking' in words(fig) and '64' in words(fig) and 'no rows' in words(fig)
+    assert 'no split has a row' in words(F.positives({}))
+
+
+def test_intervals_and_slices():
+    fig = F.intervals(bootstrap_by_clip(P, n=20))
+    assert 'only 2 clips' in words(fig) and 'AP not looking' in words(fig)
+    assert words(F.intervals(bootstrap_by_clip(P.assign(label=0), n=5))).count('not defined') == 2
+    fig = F.slices(metrics_by(P, 'track_id'))
+    assert fig.axes[0].get_xlabel() == 'AP looking' and '16 of 80 looking' in words(fig)
+
+
+def test_text_in_svg_stays_text_and_style_is_not_left_behind():
+    size = plt.rcParams['font.size']
+    assert b'>predicted (score' in as_svg(F.confusion_matrix(P)) and plt.rcParams['font.size'] == size

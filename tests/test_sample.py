@@ -1,0 +1,175 @@
+"The made-up data set as files: layout, determinism, truth, sound, frame alignment, refusals."
+import hashlib, json
+
+import av, cv2, numpy as np, pandas as pd, pytest
+
+import lam_nb.sample as kit
+from lam_nb.sample import make_sample, make_scene, render_frame
+
+SMALL = dict(train_clips=2, val_clips=2, test_clips=1, seconds=1.5, width=320, height=240, progress=False)
+
+
+@pytest.fixture(scope='module')
+def sample(tmp_path_factory): return make_sample(tmp_path_factory.mktemp('sample') / 'data', workers=1, **SMALL)
+
+
+@pytest.fixture(scope='module')
+def clips(sample):
+    return {s: [c for v in json.loads((sample / f'json/av_{s}.json').read_text())['videos'] for c in v['clips']] for s in ('train', 'val')}
+
+
+def digests(folder): return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+def pictures(path):
+    with av.open(str(path)) as f: return [p.to_ndarray(format='rgb24') for p in f.decode(video=0)]
+
+
+def test_same_bytes_for_any_number_of_workers(sample, tmp_path):
+    other = make_sample(tmp_path / 'other', workers=2, **SMALL)
+    assert digests(sample) == digests(other)
+
+
+def test_a_clip_does_not_depend_on_the_number_of_clips(sample, tmp_path):
+    fewer = make_sample(tmp_path / 'fewer', **{**SMALL, 'train_clips': 0, 'val_clips': 1, 'test_clips': 0})
+    name = (fewer / 'split/val.list').read_text().strip()
+    assert (fewer / f'videos/{name}.mp4').read_bytes() == (sample / f'videos/{name}.mp4').read_bytes()
+
+
+def test_other_seed_other_people(sample, tmp_path):
+    other = make_sample(tmp_path / 'other', seed=1, **{**SMALL, 'val_clips': 0, 'test_clips': 0})
+    assert not set(pd.read_csv(other / 'sample_truth.csv').identity) & set(pd.read_csv(sample / 'sample_truth.csv').identity)
+
+
+def test_layout(sample, clips):
+    for split, n in (('train', 2), ('val', 2), ('test', 1)):
+        uids = (sample / f'split/{split}.list').read_text().split()
+        assert len(uids) == n and all((sample / f'videos/{u}.mp4').stat().st_size > 1000 for u in uids)
+        if split in clips: assert uids == [c['clip_uid'] for c in clips[split]]
+    assert not list(sample.rglob('*.part*'))
+    manifest = pd.read_csv(sample / 'csv/manifest.csv')
+    assert list(manifest.columns[:2]) == ['video_uid', 'canonical_s3_location'] and manifest.video_uid.is_unique and len(manifest) == 5
+
+
+def test_annotations_have_the_official_keys(clips):
+    clip = clips['train'][0]
+    keys = '''clip_uid source_clip_uid video_uid video_start_sec video_end_sec video_start_frame video_end_frame clip_start_sec clip_end_sec
+    clip_start_frame clip_end_frame valid camera_wearer persons missing_voice_segments transcriptions social_segments_talking social_segments_looking'''
+    assert set(clip) == set(keys.split())
+    assert clip['persons'][0]['person_id'] == '0' and clip['persons'][0]['camera_wearer'] and not clip['persons'][0]['tracking_paths']
+    path = clip['persons'][1]['tracking_paths'][0]
+    assert set(path) == {'track_id', 'track', 'suspect', 'unmapped_frames_count', 'unmapped_frames'}
+    assert set(path['track'][0]) == {'x', 'y', 'width', 'height', 'frame', 'video_frame', 'clip_frame'}
+    assert all(i['video_frame'] - i['frame'] == clip['video_start_frame'] for i in path['track'])
+
+
+def test_test_split_is_blind(sample):
+    clip = json.loads((sample / 'json/av_test_unannotated.json').read_text())['videos'][0]['clips'][0]
+    assert clip['persons'] == [] and clip['camera_wearer'] is None and clip['social_segments_looking'] is None
+    labels = pd.read_csv(sample / 'test_truth.csv', header=None, names=['video', 'unique_id', 'track', 'frame', 'label'])
+    crops = sorted((sample / 'videos_challenge').glob('*/*/*.jpg'))
+    wanted = {f'{r.video}/{r.track}/{r.frame:05d}_{r.unique_id}.jpg' for r in labels.itertuples()}
+    assert {str(p.relative_to(sample / 'videos_challenge')) for p in crops} == wanted
+    assert cv2.imread(str(crops[0])).shape == (224, 224, 3) and set(labels.label) == {0, 1}
+
+
+def test_labels_follow_the_gaze(sample, clips):
+    truth = pd.read_csv(sample / 'sample_truth.csv')
+    assert not truth.duplicated(['clip_uid', 'track_id', 'frame']).any()
+    assert truth[truth.label == 1].gaze_angle.max() <= 8 and (truth[truth.label == 0].gaze_angle < 8).mean() < .02
+    angle = np.degrees(np.arccos(np.cos(np.radians(truth.gaze_yaw)) * np.cos(np.radians(truth.gaze_pitch))))
+    assert np.abs(angle - truth.gaze_angle).max() < .05
+    for clip in clips['train'] + clips['val']:
+        rows = truth[truth.clip_uid == clip['clip_uid']]
+        segments = [(s['person'], s['start_frame'], s['end_frame']) for s in clip['social_segments_looking']]
+        labels = [any(p == str(r.person_id) and a <= r.frame <= b for p, a, b in segments) for r in rows.itertuples()]
+        assert labels == rows.label.astype(bool).tolist()
+
+
+def test_share_of_looking_and_both_classes_everywhere(sample):
+    truth = pd.read_csv(sample / 'sample_truth.csv')
+    assert .08 < truth.label.mean() < .22
+    assert (truth.groupby('split').label.nunique() == 2).all()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_tiny_samples_have_both_classes_too(tmp_path, seed):
+    tiny = make_sample(tmp_path / 'tiny', seed=seed, train_clips=1, val_clips=1, test_clips=1, seconds=1., width=160, height=120, workers=1, progress=False)
+    assert (pd.read_csv(tiny / 'sample_truth.csv').groupby('split').label.nunique() == 2).all()
+
+
+def test_people_are_disjoint(sample):
+    truth = pd.read_csv(sample / 'sample_truth.csv')
+    assert truth.groupby('identity').clip_uid.nunique().max() == 1
+
+
+def test_video_has_pictures_and_sound(sample):
+    uid = (sample / 'split/train.list').read_text().split()[0]
+    with av.open(str(sample / f'videos/{uid}.mp4')) as f:
+        video, audio = f.streams.video[0], f.streams.audio[0]
+        assert (video.codec_context.name, audio.codec_context.name, video.average_rate) == ('h264', 'aac', 30)
+        assert (video.width, video.height) == (320, 240)
+        frames = list(f.decode(video))
+        assert len(frames) == 45 and [round(p.time * 30) for p in frames] == list(range(45))
+    with av.open(str(sample / f'videos/{uid}.mp4')) as f:
+        sound = np.concatenate([a.to_ndarray()[0] for a in f.decode(audio=0)])
+        assert abs(len(sound) / 16000 - 1.5) < .2 and np.abs(sound).max() > 1e-3
+
+
+def test_picture_of_frame_f_lies_at_position_f_minus_1(tmp_path, monkeypatch):
+    "Rendered frame f, the decoded picture at position f - 1 and the crops named f are the same picture."
+    scenes, crops = [], []
+    monkeypatch.setattr(kit, 'make_scene', lambda *a, **k: scenes.append(make_scene(*a, **k)) or scenes[0])
+    write_crop = kit._write_crop
+    monkeypatch.setattr(kit, '_write_crop', lambda img, crop, path: crops.append((img, crop, path)) or write_crop(img, crop, path))
+    settings = dict(seed=3, seconds=1., width=320, height=240, fps=30, people=(2, 2), looking=.15)
+    clip = kit.write_clip(tmp_path, 'test', 0, settings)['clip']
+    decoded = pictures(tmp_path / f'videos/{clip["clip_uid"]}.mp4')
+    assert len(decoded) == 30
+    for position in (0, 1, 14, 29):
+        error = [np.abs(decoded[position].astype(int) - render_frame(scenes[0], f)).mean() for f in range(0, 31)]
+        assert np.argmin(error) == position + 1
+    for img, crop, path in crops[::9]:
+        assert np.array_equal(img, render_frame(scenes[0], int(path.name[:5])))
+        x1, y1, x2, y2 = np.maximum(crop['box'], 0).astype(int)
+        assert np.abs(cv2.imread(str(path))[..., ::-1].astype(int) - cv2.resize(img[y1:y2, x1:x2], (224, 224))).mean() < 4
+
+
+def test_boxes_are_plausible(sample, clips):
+    "Boxes lie in the clip and touch the picture; only the planned quirks (an anchor at frame 0, a box without width) do not."
+    truth = pd.read_csv(sample / 'sample_truth.csv')
+    for clip in clips['train']:
+        n = clip['clip_end_frame']
+        for person in clip['persons'][1:]:
+            for path in person['tracking_paths']:
+                for i in (i for i in path['track'] if i['width'] > 0 and i['frame'] > 0):
+                    assert 0 < i['frame'] < n and i['width'] < 320 and i['height'] < 240 and i['x'] + i['width'] > 0 and i['y'] + i['height'] > 0
+        assert len(truth[truth.clip_uid == clip['clip_uid']])
+
+
+@pytest.mark.parametrize('wrong, message', [
+    (dict(seed=-1), 'seed is -1'), (dict(seed=1.5), 'seed is 1.5: give an integer'), (dict(seconds=0), 'seconds is 0'),
+    (dict(seconds=float('nan')), 'seconds is nan'), (dict(width=321), 'even number'), (dict(height=10**6), 'height is 1000000'),
+    (dict(fps=True), 'fps is True'), (dict(people=(0, 2)), 'people is'), (dict(people=(3, 2)), 'people is'), (dict(people=3), 'people is 3'),
+    (dict(looking=2.), 'looking is 2.0'), (dict(train_clips=0, val_clips=0, test_clips=0), 'no clips wanted'), (dict(workers=-1), 'workers is -1')])
+def test_refusals(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message): make_sample(tmp_path / 'x', **{**SMALL, **wrong})
+    assert not (tmp_path / 'x').exists()
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / 'json').mkdir()
+    (tmp_path / 'json/av_train.json').write_text('{"real": 1}')
+    with pytest.raises(FileExistsError, match='did not write'): make_sample(tmp_path, **SMALL)
+    assert (tmp_path / 'json/av_train.json').read_text() == '{"real": 1}'
+
+
+def test_other_parameters_are_refused_and_an_unfinished_sample_is_finished(tmp_path):
+    tiny = dict(train_clips=1, val_clips=0, test_clips=0, seconds=.5, width=160, height=120, workers=1, progress=False)
+    folder = make_sample(tmp_path / 'x', **tiny)
+    with pytest.raises(FileExistsError, match='seed=0, not 1'): make_sample(folder, **{**tiny, 'seed': 1})
+    note = json.loads((folder / 'sample.json').read_text())
+    (folder / 'sample.json').write_text(json.dumps({**note, 'complete': False}))
+    (folder / 'csv/manifest.csv').unlink()
+    make_sample(folder, **tiny)
+    assert (folder / 'csv/manifest.csv').exists() and json.loads((folder / 'sample.json').read_text())['complete']
