@@ -46,8 +46,8 @@ def _check_clip(clip, where):
     "Raise what makes a clip unusable as a whole; `where` says which one it is."
     if not isinstance(clip, dict): raise ValueError(f'{where} is {type(clip).__name__}, expected an object.')
     if 'social_segments_looking' not in clip and ('social_segments' in clip or any(str(k).startswith('parent_') for k in clip)):
-        raise ValueError(f"{where} ({clip.get('clip_uid')}) has keys of Ego4D's pre-release (social_segments, parent_*); version 2 is expected "
-                         "(social_segments_looking, video_*). Get it by: ego4d -o DIR --datasets annotations -y")
+        raise ValueError(f"{where} ({clip.get('clip_uid')}) has keys of Ego4D's pre-release (social_segments, parent_*); version 2 is "
+                         "expected (social_segments_looking, video_*). Get it by: ego4d -o DIR --datasets annotations -y")
     if 'clip_uid' not in clip: raise ValueError(f"{where} has no key 'clip_uid'; its keys: {', '.join(map(str, clip))[:200]}.")
     check_id(clip['clip_uid'], f'{where}: clip_uid')
 
@@ -249,7 +249,8 @@ def clip_tracks(
     return [tracks[name] for name in sorted(tracks)], skipped
 
 # %% ../nbs/01_annotations.ipynb #faces-frame
-_FACES = dict(clip_uid=str, track_id=str, person_id=str, frame='int64', x1='float64', y1='float64', x2='float64', y2='float64', label='int8', interpolated=bool)
+_FACES = dict(clip_uid=str, track_id=str, person_id=str, frame='int64', x1='float64', y1='float64', x2='float64', y2='float64',
+              label='int8', interpolated=bool)
 
 def _faces_frame(uid, parts):
     "The faces table of one clip; `parts`: (track_id, person_id, frames, boxes, interpolated, labels) of each track."
@@ -283,12 +284,13 @@ def clip_faces(
     mine = {} if segments is None else dict(list(segments.groupby('person_id')))
     for track_id, person, items in tracks:
         frames, boxes, left_out = track_boxes(items)
+        twice = frames[1:][frames[1:] == frames[:-1]]
+        if len(twice): left_out['frame boxed more than once: the last box was kept'] = twice
         skipped += [_left_out(uid, why, track_id, int(f[0]) if np.isfinite(f[0]) else None, len(f)) for why, f in left_out.items()]
         if not len(frames): continue
-        twice = frames[1:][frames[1:] == frames[:-1]]
-        if len(twice): skipped.append(_left_out(uid, 'frame boxed more than once: the last box was kept', track_id, int(twice[0]), len(twice)))
         frames, boxes, added = fill_track(frames, boxes, max_gap)
-        parts.append((track_id, person, frames, boxes, added, label_frames(frames, None if segments is None else mine.get(person, segments[:0]))))
+        known = None if segments is None else mine.get(person, segments[:0])
+        parts.append((track_id, person, frames, boxes, added, label_frames(frames, known)))
     return _faces_frame(uid, parts), skipped
 
 # %% ../nbs/01_annotations.ipynb #split-clips
@@ -307,7 +309,8 @@ def split_clips(
     uids = [check_id(line, f'{path}, line {n}: clip_uid') for n, line in enumerate(lines, 1) if line]
     if not uids: raise ValueError(f'{path} is empty: expected one clip_uid a line. Delete it to have the list made from the annotations.')
     once = list(dict.fromkeys(uids))
-    if len(once) < len(uids): warnings.warn(f'{path}: {len(uids) - len(once)} clips are listed more than once; each is used once.', stacklevel=2)
+    if len(once) < len(uids):
+        warnings.warn(f'{path}: {len(uids) - len(once)} clips are listed more than once; each is used once.', stacklevel=2)
     return once
 
 # %% ../nbs/01_annotations.ipynb #load-faces
@@ -330,12 +333,13 @@ def load_faces(
     annotations = load_annotations(path)
     known, listed = clips_of(annotations), split_clips(data_dir, split, annotations)
     if listed and not any(uid in known for uid in listed):
-        raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}: list and annotations do not belong together.')
+        raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}: '
+                         'list and annotations do not belong together. Replace one of them, or delete the list.')
     wanted = sorted(listed if clips is None else set(clips) & set(listed))
     skipped = [_left_out(uid, f'listed for {split} but not in the annotations') for uid in wanted if uid not in known]
     every = [clip['clip_uid'] for video in annotations['videos'] for clip in video['clips']]
-    if len(every) > len(known):
-        skipped += [_left_out(uid, 'clip occurs twice: the first was kept', count=every.count(uid) - 1) for uid in wanted if every.count(uid) > 1]
+    again = {uid: every.count(uid) - 1 for uid in wanted} if len(every) > len(known) else {}
+    skipped += [_left_out(uid, 'clip occurs twice: the first was kept', count=n) for uid, n in again.items() if n > 0]
     parts = [clip_faces(known[uid], max_gap, labels) for uid in wanted if uid in known]
     tables = [faces for faces, _ in parts if len(faces)] or [_faces_frame('', [])]
     return pd.concat(tables, ignore_index=True), _skipped_frame(skipped + [row for _, rows in parts for row in rows], path.name)

@@ -104,10 +104,13 @@ def _plain_keys(state):
 
 def _unreadable(path, error):
     "Why a file cannot be read, and what to do."
-    text = str(error).rpartition('WeightsUnpickler error:')[2].strip() or type(error).__name__  # PyTorch's own advice before it is unsafe
-    code = re.search(r'(?:[Uu]nsupported (?:global: |class )?GLOBAL |reduce for unrecognized function |add_safe_globals`? but got )(\S+)', text)
-    if code: return (f'{path} was refused: it holds {code[1]}, and a checkpoint with more than tensors and plain values can run any program when it is opened. '
-                     "If you trust its origin, open it on a machine with nothing to lose and save torch.save({'state_dict': ...}) anew.")
+    text = str(error).rpartition('WeightsUnpickler error:')[2].partition('In PyTorch 2.6')[0]  # PyTorch's own advice is to open it unsafely
+    text = text.strip() or type(error).__name__
+    signs = r'([Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|add_safe_globals`? but got) (?P<name>\S+)'
+    code = re.search(signs, text)
+    if code: return (f'{path} was refused: it holds {code["name"]}, and a checkpoint with more than tensors and plain values can run any '
+                     'program when it is opened. If you trust its origin, open it on a machine with nothing to lose and '
+                     "save torch.save({'state_dict': ...}) anew.")
     if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not write by itself'
     return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: {text.splitlines()[0][:140]}. '
             'Copy or download it again.')
@@ -117,7 +120,8 @@ def read_checkpoint(
 ) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
     "Read a checkpoint of any origin without running anything in it."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"No checkpoint at {path}{', it is a folder' if path.is_dir() else ''}: give the path of a file.")
+    what = ', it is a folder' if path.is_dir() else ''
+    if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}{what}: give the path of a file.')
     try:
         with torch.serialization.safe_globals(_NUMBERS): content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises nearly anything
@@ -125,7 +129,8 @@ def read_checkpoint(
     state = content.get('state_dict', content)
     extra = {k: v for k, v in content.items() if k != 'state_dict'} if 'state_dict' in content else {}
     if not isinstance(state, dict) or not state or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
-        raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {', '.join(map(str, content))[:200] or 'none'}.")
+        keys = ', '.join(map(str, content))[:200] or 'none'
+        raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {keys}.")
     return {**extra, 'state_dict': _plain_keys(state)}
 
 # %% ../nbs/06_models.ipynb #weight-report
@@ -165,7 +170,8 @@ def _misfit(own, given, may_stay):
     "What keeps weights from fitting a model; '' if nothing does."
     missing = [k for k in own if k not in given and not k.startswith(may_stay) and not k.endswith('num_batches_tracked')]
     alien = [k for k in given if k not in own]
-    shapes = [f'{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}' for k, v in own.items() if k in given and given[k].shape != v.shape]
+    both = [k for k in own if k in given and own[k].shape != given[k].shape]
+    shapes = [f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}' for k in both]
     broken = [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]
     return '; '.join(f'{len(keys)} {what} (first: {keys[0]})' for keys, what in (
         (missing, 'missing'), (alien, 'unknown'), (shapes, 'of another shape'), (broken, 'with NaN or infinite values')) if keys)
@@ -180,7 +186,8 @@ def load_weights(
     origin, given, dropped, may_stay = _adapt(read_checkpoint(path)['state_dict'])
     why = _misfit(own, given, may_stay)
     if why: raise ValueError(f"{path} does not fit {type(model).__name__}, whose {len(own)} tensors it should hold: {why}. "
-                             "Expected: a checkpoint of this kit or of the official baseline, gaze360_model.pth.tar, or torchvision's ResNet-18.")
+                             'Expected: a checkpoint of this kit or of the official baseline, gaze360_model.pth.tar, '
+                             "or torchvision's ResNet-18.")
     model.load_state_dict(given, strict=False)
     return WeightReport(str(path), origin, [k for k in own if k in given], dropped, [k for k in own if k not in given])
 
@@ -216,7 +223,8 @@ def _plain(value, where):
     if isinstance(value, Path): return str(value)
     if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)): return value
     if isinstance(value, dict): return {_plain(k, where): _plain(v, f'{where}[{k!r}]') for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return (list if isinstance(value, list) else tuple)(_plain(v, f'{where}[{i}]') for i, v in enumerate(value))
+    if isinstance(value, list): return [_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
+    if isinstance(value, tuple): return tuple(_plain(list(value), where))
     raise TypeError(f'{where} is {type(value).__name__}: a checkpoint holds tensors, numbers, text, lists and dicts only.')
 
 # %% ../nbs/06_models.ipynb #save-checkpoint
@@ -240,7 +248,8 @@ def export_official(
     path_out: str | Path, # the file for the official code's --checkpoint
 ) -> Path: # the file
     "Write a checkpoint as the official code writes and reads it."
-    if 'gaze360' in str(path_out): raise ValueError(f"{path_out}: the official code takes any path with 'gaze360' in it for that file and fails. Choose another.")
+    if 'gaze360' in str(path_out):
+        raise ValueError(f"{path_out}: the official code takes any path with 'gaze360' in it for that file and fails. Choose another.")
     saved = read_checkpoint(path_in)
     own = BaselineLSTM().state_dict()
     why = _misfit(own, saved['state_dict'], ())
@@ -248,5 +257,6 @@ def export_official(
     state = {k: saved['state_dict'].get(k, v).to(v.dtype).contiguous() for k, v in own.items()}
     score = saved.get('mAP')
     score = float(score) if isinstance(score, (int, float)) and math.isfinite(score) else 0.
-    with atomic_path(path_out) as temporary: torch.save({'epoch': int(saved.get('epoch') or 0), 'state_dict': state, 'mAP': score}, temporary)
+    content = {'epoch': int(saved.get('epoch') or 0), 'state_dict': state, 'mAP': score}
+    with atomic_path(path_out) as temporary: torch.save(content, temporary)
     return Path(path_out)

@@ -351,7 +351,7 @@ LOOK, AWAY = 8., 15. # degrees: a gaze within LOOK of the camera looks at us; wh
 def plan_looks(rng: np.random.Generator,
                people: int, # number of people in the clip
                seconds: float, # length of the clip
-               looking: float = .15, # wanted share of the time spent looking, of all people together
+               looking: float = .14, # wanted share of the time spent looking, of all people together
               ) -> list: # for each person (duration in seconds, looks at the camera) of each fixation
     "Fixations of 0.3 to 1.5 s; a random subset of them, worth the wanted share, goes to the camera."
     plans = []
@@ -563,7 +563,7 @@ def make_scene(rng: np.random.Generator,
                size: tuple = (480, 360), # width, height in pixels
                fps: int = 30,
                people: tuple = (2, 4), # at least, at most
-               looking: float = .15, # wanted share of looking
+               looking: float = .14, # wanted share of looking
               ) -> Scene:
     "People, their motion, the camera's, a room and its light, by chance."
     n, count, (w, h) = round(seconds * fps) + 1, int(rng.integers(people[0], people[1] + 1)), size
@@ -930,7 +930,7 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
                 width: int = 480, height: int = 360, # pixels, even
                 fps: int = 30,
                 people: tuple = (2, 4), # people a clip, least and most
-                looking: float = .15, # wanted share of looking
+                looking: float = .14, # wanted share of looking
                 workers: int = 0, # processes; 0: every core that the work is worth
                 progress: bool = True, # say how far it is
                ) -> Path: # out_dir

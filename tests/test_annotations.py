@@ -1,4 +1,5 @@
-"""The faces table against the official code's own rows, against a slow second implementation, and on data that is broken in every way we could think of."""
+"""The faces table against the official code's own rows, against a slow second implementation, and on broken data of every kind."""
+
 import csv, json, math, time
 from pathlib import Path
 
@@ -7,8 +8,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from lam_nb.annotations import (annotation_file, check_id, clip_faces, clip_tracks, fill_track, gap_lengths, label_audit, load_annotations, load_faces,
-                                load_segments, sample_rows, split_clips, track_boxes)
+from lam_nb.annotations import (
+    annotation_file,
+    check_id,
+    clip_faces,
+    fill_track,
+    gap_lengths,
+    label_audit,
+    load_annotations,
+    load_faces,
+    load_segments,
+    sample_rows,
+    split_clips,
+    track_boxes,
+)
 
 HERE = Path(__file__).resolve().parent
 MINI = HERE.parent.parent / 'shared' / 'ego4d_mini'
@@ -25,7 +38,7 @@ def as_rows(faces):
     return list(map(list, faces[['clip_uid', 'frame', *BOX, 'track_id', 'label']].itertuples(index=False, name=None)))
 
 
-def box(frame, x=10., y=20., w=30., h=40.):
+def box(frame, x=10.0, y=20.0, w=30.0, h=40.0):
     return dict(frame=frame, x=x, y=y, width=w, height=h)
 
 
@@ -36,7 +49,10 @@ def looks(person, start, end, **more):
 def clip(tracks, looking=(), uid='clip', **more):
     "A clip with a wearer and persons: {person: {track: items}}."
     persons = [dict(person_id='0', camera_wearer=True, tracking_paths=[])]
-    persons += [dict(person_id=p, camera_wearer=False, tracking_paths=[dict(track_id=t, track=items) for t, items in paths.items()]) for p, paths in tracks.items()]
+    persons += [
+        dict(person_id=p, camera_wearer=False, tracking_paths=[dict(track_id=t, track=items) for t, items in paths.items()])
+        for p, paths in tracks.items()
+    ]
     return dict(dict(clip_uid=uid, persons=persons, social_segments_looking=None if looking is None else list(looking)), **more)
 
 
@@ -54,10 +70,12 @@ def reasons(skipped):
 
 # ---- equal to the official code, row for row and bit for bit
 
+
 @pytest.mark.parametrize('stride', [1, 3, 13])
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_equal_to_the_official_rows_on_the_mini_set(split, stride):
-    if not MINI.is_dir(): pytest.skip(f'{MINI} is not there; the same rules are tested on tests/reference')
+    if not MINI.is_dir():
+        pytest.skip(f'{MINI} is not there; the same rules are tested on tests/reference')
     faces, _ = load_faces(MINI, split)
     expected = read_rows(MINI / 'official' / f'{split}.stride{stride}.gt.csv')
     assert as_rows(faces[sample_rows(faces, stride)]) == expected
@@ -83,14 +101,14 @@ def test_equal_to_the_official_rows_on_the_reference(reference):
 def test_equal_to_the_official_samples_on_the_reference(reference, stride, column):
     folder, expected = reference
     faces, _ = load_faces(folder, 'train')
-    faces = faces[faces.clip_uid != 'twice']                             # doubled rows shift the official strides
+    faces = faces[faces.clip_uid != 'twice']  # doubled rows shift the official strides
     assert as_rows(faces[sample_rows(faces, stride)]) == [r[:8] for r in expected if r[column] and r[0] != 'twice']
 
 
 def test_the_reference_holds_what_it_should(reference):
     folder, expected = reference
     faces, _ = load_faces(folder, 'train')
-    assert faces.label.sum() > 50 and faces.interpolated.mean() > .4
+    assert faces.label.sum() > 50 and faces.interpolated.mean() > 0.4
     rows = faces[faces.clip_uid == 'rounding']
     straight = np.interp(rows.frame, [2, 90], [270.37 + 700.93, 390.71 + 540.19])
     assert np.allclose(rows.x2, straight, rtol=1e-15) and (rows.x2 != straight).sum() > 3  # x1 + (x2 - x1) is not always x2
@@ -98,17 +116,20 @@ def test_the_reference_holds_what_it_should(reference):
 
 # ---- against a slow second implementation
 
+
 def slow(items, max_gap=None):
     "{frame: (x1, y1, x2, y2, interpolated)} by plain Python."
     good = [b for b in sorted(items, key=lambda b: b['frame']) if b['frame'] != 0 and b['width'] > 0 and b['height'] > 0]
-    if not good: return {}
+    if not good:
+        return {}
     corners = lambda b: (max(b['x'], 0), max(b['y'], 0), max(b['x'], 0) + b['width'], max(b['y'], 0) + b['height'])
     known = {b['frame']: corners(b) for b in good}
     out = {f: (*c, False) for f, c in known.items()}
     if good[-1]['frame'] - good[0]['frame'] + 1 > len(good):
         for left, right in zip(good, good[1:]):
             a, b = left['frame'], right['frame']
-            if max_gap is not None and b - a - 1 > max_gap: continue
+            if max_gap is not None and b - a - 1 > max_gap:
+                continue
             first = corners(left)
             for f in range(a + 1, b):
                 out[f] = (*(p + (f - a) * (q - p) / (b - a) for p, q in zip(first, corners(right))), True)
@@ -137,7 +158,12 @@ segment = st.tuples(st.sampled_from(['1', '2', None, '9']), st.integers(-5, 65),
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=1, unique=True), st.lists(segment, max_size=6), st.sampled_from(['official', 'is_at_me']), st.integers(1, 14))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, unique=True),
+    st.lists(segment, max_size=6),
+    st.sampled_from(['official', 'is_at_me']),
+    st.integers(1, 14),
+)
 def test_labels_and_samples_follow_the_rules(frames, segments, labels, stride):
     looking = [dict(person=p, start_frame=a, end_frame=b, is_at_me=m) for p, a, b, m in segments]
     faces, _ = clip_faces(clip({'1': {'t': [box(f) for f in frames]}, '2': {'s': [box(f) for f in frames[::-1]]}}, looking), labels=labels)
@@ -149,6 +175,7 @@ def test_labels_and_samples_follow_the_rules(frames, segments, labels, stride):
 
 
 # ---- what the data is known to contain
+
 
 def test_unknown_and_empty_looking_lists_differ():
     tracks = {'1': {'t': [box(3), box(4)]}}
@@ -175,9 +202,13 @@ def test_boxes_of_nobody_are_dropped_and_counted(empty):
 
 def test_the_wearer_is_whoever_is_marked_else_the_first():
     two = clip({'1': {'t': [box(3)]}, '2': {'u': [box(3)]}})
-    two['persons'] = two['persons'][1:]                                  # nobody is marked
+    two['persons'] = two['persons'][1:]  # nobody is marked
     faces, skipped = clip_faces(two)
-    assert set(faces.track_id) == {'u'} and any('first person was taken' in r for r in reasons(skipped)) and reasons(skipped)['track of the camera wearer'] == 1
+    assert (
+        set(faces.track_id) == {'u'}
+        and any('first person was taken' in r for r in reasons(skipped))
+        and reasons(skipped)['track of the camera wearer'] == 1
+    )
     two['persons'][1]['camera_wearer'] = True
     faces, skipped = clip_faces(two)
     assert set(faces.track_id) == {'t'} and reasons(skipped) == {'track of the camera wearer': 1}
@@ -189,8 +220,12 @@ def test_the_wearers_tracks_are_not_looked_at():
 
 
 def test_a_frame_boxed_twice_has_one_row_and_is_counted():
-    faces, skipped = clip_faces(clip({'1': {'t': [box(5, x=1.), box(9, x=9.), box(5, x=2.)]}}))
-    assert faces.frame.tolist() == [5, 6, 7, 8, 9] and faces.x1[0] == 2. and reasons(skipped) == {'frame boxed more than once: the last box was kept': 1}
+    faces, skipped = clip_faces(clip({'1': {'t': [box(5, x=1.0), box(9, x=9.0), box(5, x=2.0)]}}))
+    assert (
+        faces.frame.tolist() == [5, 6, 7, 8, 9]
+        and faces.x1[0] == 2.0
+        and reasons(skipped) == {'frame boxed more than once: the last box was kept': 1}
+    )
 
 
 def test_a_track_id_that_occurs_twice_counts_once():
@@ -201,18 +236,37 @@ def test_a_track_id_that_occurs_twice_counts_once():
 def test_max_gap_leaves_long_gaps_open():
     one = clip({'1': {'t': [box(f) for f in (2, 4, 8, 30)]}})
     rows = lambda gap: clip_faces(one, max_gap=gap)[0].frame.tolist()
-    assert rows(0) == [2, 4, 8, 30] and rows(1) == [2, 3, 4, 8, 30] and rows(3) == [*range(2, 9), 30] and rows(21) == rows(None) == list(range(2, 31))
+    assert (
+        rows(0) == [2, 4, 8, 30]
+        and rows(1) == [2, 3, 4, 8, 30]
+        and rows(3) == [*range(2, 9), 30]
+        and rows(21) == rows(None) == list(range(2, 31))
+    )
     for bad in (-1, 1.5, True, '3'):
-        with pytest.raises(ValueError, match='max_gap'): clip_faces(one, max_gap=bad)
+        with pytest.raises(ValueError, match='max_gap'):
+            clip_faces(one, max_gap=bad)
 
 
 # ---- what nobody promised
 
 BROKEN = {
-    "box without key 'width'": dict(frame=4, x=1., y=1., height=5.), "box with NoneType for 'x'": box(4, x=None), "box with str for 'height'": box(4, h='12'),
-    "box with bool for 'frame'": box(True), 'box is not finite': box(4, x=math.nan), 'box is not finite or': box(4, w=math.inf), 'beyond': box(4, x=-1e9),
-    'frame is no whole': box(4.5), 'frame is no whole number': box(-3), 'no whole number from 0': box(10**12), "'frame' out of range": box(10**400),
-    'box is NoneType, not an object': None, 'box is list, not': [1, 2], 'frame 0': box(0), 'box without width or height': box(4, w=-2.), "box with dict for 'y'": box(4, y={})}
+    "box without key 'width'": dict(frame=4, x=1.0, y=1.0, height=5.0),
+    "box with NoneType for 'x'": box(4, x=None),
+    "box with str for 'height'": box(4, h='12'),
+    "box with bool for 'frame'": box(True),
+    'box is not finite': box(4, x=math.nan),
+    'box is not finite or': box(4, w=math.inf),
+    'beyond': box(4, x=-1e9),
+    'frame is no whole': box(4.5),
+    'frame is no whole number': box(-3),
+    'no whole number from 0': box(10**12),
+    "'frame' out of range": box(10**400),
+    'box is NoneType, not an object': None,
+    'box is list, not': [1, 2],
+    'frame 0': box(0),
+    'box without width or height': box(4, w=-2.0),
+    "box with dict for 'y'": box(4, y={}),
+}
 
 
 @pytest.mark.parametrize('reason', BROKEN)
@@ -225,25 +279,45 @@ def test_a_broken_box_costs_itself_only_and_is_counted(reason):
     assert [(reason in s['reason'], s['clip_uid'], s['track_id'], s['count']) for s in skipped] == [(True, 'clip', 't', 2)]
 
 
-@pytest.mark.parametrize('segment, reason', [
-    ('x', 'looking segment is str'), (dict(start_frame=1, end_frame=2), "without key 'person'"), (dict(person='1', start_frame=1), "without key 'end_frame'"),
-    (looks('1', None, 5), "'start_frame' is no frame"), (looks('1', 1, math.nan), "'end_frame' is no frame"), (looks('1', '1', 5), "'start_frame' is no frame"),
-    (looks('1', 1, 10**400), "'end_frame' is no frame"), (looks('1', 9, 3), 'ends before it starts'), (looks(None, 1, 9), 'without a person'), (looks(['1'], 1, 9), 'list for a person id')])
+@pytest.mark.parametrize(
+    'segment, reason',
+    [
+        ('x', 'looking segment is str'),
+        (dict(start_frame=1, end_frame=2), "without key 'person'"),
+        (dict(person='1', start_frame=1), "without key 'end_frame'"),
+        (looks('1', None, 5), "'start_frame' is no frame"),
+        (looks('1', 1, math.nan), "'end_frame' is no frame"),
+        (looks('1', '1', 5), "'start_frame' is no frame"),
+        (looks('1', 1, 10**400), "'end_frame' is no frame"),
+        (looks('1', 9, 3), 'ends before it starts'),
+        (looks(None, 1, 9), 'without a person'),
+        (looks(['1'], 1, 9), 'list for a person id'),
+    ],
+)
 def test_a_broken_segment_is_counted(segment, reason):
     faces, skipped = clip_faces(clip({'1': {'t': [box(3)]}}, [segment]))
     assert faces.label.tolist() == [0] and [(reason in s['reason'], s['clip_uid'], s['count']) for s in skipped] == [(True, 'clip', 1)]
 
 
-@pytest.mark.parametrize('change, reason', [
-    (dict(persons=None), 'persons is null'), (dict(persons={}), 'persons is dict'), (dict(persons=[None, 3]), 'person is not an object'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1')]), 'tracking_paths is null'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths={})]), 'tracking_paths is no list'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id=['1'], tracking_paths=[])]), 'list for a person id'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[None])]), 'tracking path is NoneType'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track_id='t')])]), "key 'track' is NoneType"),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track=[])])]), 'track_id None cannot be used'),
-    (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track_id='../../x', track=[])])]), 'cannot be used'),
-    (dict(social_segments_looking={}), 'social_segments_looking is dict')])
+@pytest.mark.parametrize(
+    'change, reason',
+    [
+        (dict(persons=None), 'persons is null'),
+        (dict(persons={}), 'persons is dict'),
+        (dict(persons=[None, 3]), 'person is not an object'),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id='1')]), 'tracking_paths is null'),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths={})]), 'tracking_paths is no list'),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id=['1'], tracking_paths=[])]), 'list for a person id'),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[None])]), 'tracking path is NoneType'),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track_id='t')])]), "key 'track' is NoneType"),
+        (dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track=[])])]), 'track_id None cannot be used'),
+        (
+            dict(persons=[dict(camera_wearer=True), dict(person_id='1', tracking_paths=[dict(track_id='../../x', track=[])])]),
+            'cannot be used',
+        ),
+        (dict(social_segments_looking={}), 'social_segments_looking is dict'),
+    ],
+)
 def test_broken_clips_are_counted(change, reason):
     faces, skipped = clip_faces(dict(clip({'1': {}}, []), **change))
     assert len(faces) == 0 and any(reason in s['reason'] and s['clip_uid'] == 'clip' for s in skipped), skipped
@@ -251,7 +325,7 @@ def test_broken_clips_are_counted(change, reason):
 
 def test_warnings_name_file_clip_and_key(tmp_path):
     write(tmp_path, clips=[clip({'1': {'t': [box(3), dict(frame=4)]}}, None)])
-    assert split_clips(tmp_path, 'train') == []                          # no list, looking is null: not in the split
+    assert split_clips(tmp_path, 'train') == []  # no list, looking is null: not in the split
     (tmp_path / 'split').mkdir()
     (tmp_path / 'split/train.list').write_text('clip\n')
     faces, skipped = load_faces(tmp_path, 'train')
@@ -259,33 +333,52 @@ def test_warnings_name_file_clip_and_key(tmp_path):
     assert skipped.reason.str.contains("key 'x'").any() and skipped.reason.str.contains('social_segments_looking is null').any()
 
 
-@pytest.mark.parametrize('content, words', [
-    ('', ['no complete JSON']), ('{"videos": [', ['no complete JSON', 'Download']), ('[' * 200_000, ['no complete JSON']), ('[]', ["no key 'videos'"]),
-    ('{"videos": null}', ["'videos' is NoneType"]), ('{"videos": [{}]}', ['videos[0]', "no key 'clips'"]), ('{"videos": [{"clips": null}]}', ["'clips' is NoneType"]),
-    ('{"videos": [3]}', ["no key 'clips'"]), ('{"videos": [{"clips": [7]}]}', ['clips[0] is int']), ('{"videos": [{"clips": [{"a": 1}]}]}', ["no key 'clip_uid'"]),
-    ('{"videos": [{"clips": [{"clip_uid": "../x"}]}]}', ['clips[0]', 'cannot be used']), ('{"videos": [{"clips": [{"clip_uid": null}]}]}', ['cannot be used']),
-    ('{"videos": [{"clips": [{"clip_uid": "c", "social_segments": []}]}]}', ['pre-release', 'version 2', '(c)']),
-    ('{"videos": [{"clips": [{"clip_uid": "c", "parent_start_frame": 3}]}]}', ['pre-release'])])
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        ('', ['no complete JSON']),
+        ('{"videos": [', ['no complete JSON', 'Download']),
+        ('[' * 200_000, ['no complete JSON']),
+        ('[]', ["no key 'videos'"]),
+        ('{"videos": null}', ["'videos' is NoneType"]),
+        ('{"videos": [{}]}', ['videos[0]', "no key 'clips'"]),
+        ('{"videos": [{"clips": null}]}', ["'clips' is NoneType"]),
+        ('{"videos": [3]}', ["no key 'clips'"]),
+        ('{"videos": [{"clips": [7]}]}', ['clips[0] is int']),
+        ('{"videos": [{"clips": [{"a": 1}]}]}', ["no key 'clip_uid'"]),
+        ('{"videos": [{"clips": [{"clip_uid": "../x"}]}]}', ['clips[0]', 'cannot be used']),
+        ('{"videos": [{"clips": [{"clip_uid": null}]}]}', ['cannot be used']),
+        ('{"videos": [{"clips": [{"clip_uid": "c", "social_segments": []}]}]}', ['pre-release', 'version 2', '(c)']),
+        ('{"videos": [{"clips": [{"clip_uid": "c", "parent_start_frame": 3}]}]}', ['pre-release']),
+    ],
+)
 def test_unusable_files_are_refused_by_name(tmp_path, content, words):
     (tmp_path / 'av_train.json').write_text(content)
-    with pytest.raises(ValueError) as e: load_annotations(tmp_path / 'av_train.json')
+    with pytest.raises(ValueError) as e:
+        load_annotations(tmp_path / 'av_train.json')
     assert all(w in str(e.value) for w in ['av_train.json', *words]), e.value
 
 
-@pytest.mark.parametrize('bad', ['', '.', '..', '../a', 'a/b', 'a\\b', 'a\0b', 'a..b', 'x' * 201, ' a', 'a\n', None, 3, '\ud800', 'ä' * 101])
+@pytest.mark.parametrize(
+    'bad', ['', '.', '..', '../a', 'a/b', 'a\\b', 'a\0b', 'a..b', 'x' * 201, ' a', 'a\n', None, 3, '\ud800', 'ä' * 101]
+)
 def test_hostile_ids_are_refused(bad):
-    with pytest.raises(ValueError, match='cannot be used'): check_id(bad)
+    with pytest.raises(ValueError, match='cannot be used'):
+        check_id(bad)
 
 
 # ---- splits and files
+
 
 @pytest.mark.parametrize('folder', ['json', 'v2/annotations', 'annotations'])
 def test_annotations_are_found_where_people_have_them(tmp_path, folder):
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / 'av_val.json').write_text('{"videos": []}')
     assert annotation_file(tmp_path, 'val') == tmp_path / folder / 'av_val.json'
-    with pytest.raises(FileNotFoundError, match='ego4d -o DIR'): annotation_file(tmp_path, 'train')
-    with pytest.raises(ValueError, match='expected one of'): annotation_file(tmp_path, 'validation')
+    with pytest.raises(FileNotFoundError, match='ego4d -o DIR'):
+        annotation_file(tmp_path, 'train')
+    with pytest.raises(ValueError, match='expected one of'):
+        annotation_file(tmp_path, 'validation')
 
 
 def test_a_list_is_honoured_and_else_made(tmp_path):
@@ -294,21 +387,33 @@ def test_a_list_is_honoured_and_else_made(tmp_path):
     write(tmp_path, 'test', clips=[dict(clip_uid='z', persons=[], social_segments_looking=None)])
     assert split_clips(tmp_path, 'train') == ['b', 'a'] and split_clips(tmp_path, 'test') == ['z']
     faces, skipped = load_faces(tmp_path, 'train')
-    assert faces.clip_uid.tolist() == ['a', 'b'] and faces.label.tolist() == [1, 0] and 'clip occurs twice: the first was kept' in reasons(skipped)
+    assert (
+        faces.clip_uid.tolist() == ['a', 'b']
+        and faces.label.tolist() == [1, 0]
+        and 'clip occurs twice: the first was kept' in reasons(skipped)
+    )
     assert len(load_faces(tmp_path, 'test')[0]) == 0
     (tmp_path / 'split').mkdir()
     (tmp_path / 'split/train.list').write_text('\ufeffc\r\n\r\na \r\ngone\r\n')
     faces, skipped = load_faces(tmp_path, 'train')
-    assert faces.clip_uid.tolist() == ['a', 'c'] and faces.label.tolist() == [1, -1] and reasons(skipped)['listed for train but not in the annotations'] == 1
+    assert (
+        faces.clip_uid.tolist() == ['a', 'c']
+        and faces.label.tolist() == [1, -1]
+        and reasons(skipped)['listed for train but not in the annotations'] == 1
+    )
     assert load_faces(tmp_path, 'train', clips=['c'])[0].clip_uid.tolist() == ['c']
     (tmp_path / 'split/train.list').write_text('a\na\n')
-    with pytest.warns(UserWarning, match='more than once'): assert split_clips(tmp_path, 'train') == ['a']
+    with pytest.warns(UserWarning, match='more than once'):
+        assert split_clips(tmp_path, 'train') == ['a']
     (tmp_path / 'split/train.list').write_text('x\ny\n')
-    with pytest.raises(ValueError, match='do not belong together'): load_faces(tmp_path, 'train')
+    with pytest.raises(ValueError, match='do not belong together'):
+        load_faces(tmp_path, 'train')
     (tmp_path / 'split/train.list').write_text('../x\n')
-    with pytest.raises(ValueError, match='line 1'): split_clips(tmp_path, 'train')
+    with pytest.raises(ValueError, match='line 1'):
+        split_clips(tmp_path, 'train')
     (tmp_path / 'split/train.list').write_text('\n')
-    with pytest.raises(ValueError, match='is empty'): split_clips(tmp_path, 'train')
+    with pytest.raises(ValueError, match='is empty'):
+        split_clips(tmp_path, 'train')
 
 
 def test_empty_and_full_tables_have_the_same_types():
@@ -320,15 +425,39 @@ def test_empty_and_full_tables_have_the_same_types():
 
 # ---- the audit
 
+
 def test_the_audit_counts(tmp_path):
     tracks = {'1': {'t': [box(f) for f in (1, 3, 20, 200)], 'u': [box(300)]}, '2': {'s': [box(f) for f in range(1, 9)]}}
-    looking = [looks('1', 1, 30), looks('1', 15, 25) | dict(is_at_me=True), looks('2', 50, 60), looks('8', 1, 5), looks(None, 1, 5), looks('0', 1, 9), looks('1', 300, 300)]
+    looking = [
+        looks('1', 1, 30),
+        looks('1', 15, 25) | dict(is_at_me=True),
+        looks('2', 50, 60),
+        looks('8', 1, 5),
+        looks(None, 1, 5),
+        looks('0', 1, 9),
+        looks('1', 300, 300),
+    ]
     write(tmp_path, clips=[clip(tracks, looking)])
     faces, _ = load_faces(tmp_path, 'train')
     row = label_audit(faces, load_segments(tmp_path, 'train'), 'train').loc['train'].to_dict()
-    expected = {'clips': 1, 'tracks': 3, 'faces': 209, 'unknown': 0, 'positive': 31, 'positive, is_at_me': 11, 'positive, not is_at_me': 20,
-                'interpolated': 196, 'interpolated, gap > 1': 195, 'interpolated, gap > 15': 195, 'interpolated, gap > 150': 179, 'positive, interpolated': 27,
-                'segments': 7, 'segments, nobody named': 1, 'segments, person absent': 1, 'segments, no face': 2}
+    expected = {
+        'clips': 1,
+        'tracks': 3,
+        'faces': 209,
+        'unknown': 0,
+        'positive': 31,
+        'positive, is_at_me': 11,
+        'positive, not is_at_me': 20,
+        'interpolated': 196,
+        'interpolated, gap > 1': 195,
+        'interpolated, gap > 15': 195,
+        'interpolated, gap > 150': 179,
+        'positive, interpolated': 27,
+        'segments': 7,
+        'segments, nobody named': 1,
+        'segments, person absent': 1,
+        'segments, no face': 2,
+    }
     assert row == expected
 
 
@@ -338,7 +467,13 @@ def test_gaps_of_neighbouring_tracks_are_kept_apart():
 
 
 def test_a_real_sized_clip_takes_a_fraction_of_a_second():
-    one = clip({str(p): {f't{p}': [box(f, x=f / 7) for f in range(9000) if f % 50]} for p in (1, 2, 3)}, [looks('1', i, i + 20) for i in range(0, 9000, 100)])
-    start = time.perf_counter()
-    faces, _ = clip_faces(one)
-    assert len(faces) == 3 * 8999 and time.perf_counter() - start < 1.5  # 0.05 s on a quiet machine; 440 clips make a training set
+    one = clip(
+        {str(p): {f't{p}': [box(f, x=f / 7) for f in range(9000) if f % 50]} for p in (1, 2, 3)},
+        [looks('1', i, i + 20) for i in range(0, 9000, 100)],
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        faces, _ = clip_faces(one)
+        seconds.append(time.perf_counter() - start)
+    assert len(faces) == 3 * 8999 and min(seconds) < 1.5  # 0.05 s on a quiet machine; 440 clips make a training set

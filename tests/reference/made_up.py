@@ -1,4 +1,5 @@
 """Weights and pictures that anyone can make again: each tensor comes from a generator seeded by its own name."""
+
 import hashlib
 
 import numpy as np
@@ -16,11 +17,16 @@ def weights(state_dict):
     out = {}
     for key, old in state_dict.items():
         z, last = numbers(key, old.shape), key.rsplit('.', 1)[1]
-        if last == 'num_batches_tracked': z = np.zeros(old.shape)
-        elif last == 'running_var': z = 0.8 + 0.4 * np.abs(np.tanh(z))
-        elif old.ndim > 1: z = z * (1.5 / np.prod(old.shape[1:])) ** 0.5
-        elif '.bn' in key or 'downsample.1' in key: z = 0.1 * z + (last == 'weight')
-        else: z = 0.1 * z
+        if last == 'num_batches_tracked':
+            z = np.zeros(old.shape)
+        elif last == 'running_var':
+            z = 0.8 + 0.4 * np.abs(np.tanh(z))
+        elif old.ndim > 1:
+            z = z * (1.5 / np.prod(old.shape[1:])) ** 0.5
+        elif '.bn' in key or 'downsample.1' in key:
+            z = 0.1 * z + (last == 'weight')
+        else:
+            z = 0.1 * z
         out[key] = torch.from_numpy(np.asarray(z)).to(old.dtype)
     return out
 

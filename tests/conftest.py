@@ -1,0 +1,27 @@
+"What several test files share: a tiny sample data set with its face store, and where other data may lie."
+from pathlib import Path
+
+import pytest
+
+from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.sample import make_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+MINI = ROOT.parent / 'shared' / 'ego4d_mini'
+
+
+@pytest.fixture(scope='session')
+def mini():
+    "A small data set in Ego4D's layout with the official code's results, kept beside the repository by some."
+    if not MINI.exists(): pytest.skip(f'no {MINI.name} beside the repository')
+    return MINI
+
+
+@pytest.fixture(scope='session')
+def sample(tmp_path_factory):
+    "A few seconds of sample data with faces of 64 pixels, all splits."
+    root = make_sample(tmp_path_factory.mktemp('data') / 'sample', train_clips=2, val_clips=2, test_clips=1, seconds=1, progress=False)
+    settings = PrepareSettings(image_size=64, workers=1)
+    tables = {split: split_faces(root, split, settings)[0] for split in ('train', 'val', 'test')}
+    prepare_faces(tables, root, root / 'faces', settings)
+    return root

@@ -1,0 +1,85 @@
+"The run notebooks as their users run them: headless with papermill, on a tiny sample."
+import json
+
+import nbformat
+import pandas as pd
+import papermill as pm
+import pytest
+from conftest import ROOT
+
+FAST = dict(epochs=1, batch_size=16, train_stride=5, val_stride=2, image_size=32, num_workers=0, num_processes=1)
+
+
+def run(name, folder, **parameters):
+    "Runs a notebook; returns its output folder."
+    out = folder / name
+    out.mkdir(parents=True, exist_ok=True)
+    pm.execute_notebook(ROOT / 'nbs' / f'{name}.ipynb', out / f'{name}.ipynb', dict(parameters, out_dir=str(out)), cwd=ROOT, progress_bar=False)
+    return out
+
+
+@pytest.fixture(scope='module')
+def runs(sample, tmp_path_factory):
+    "All three in order, with two evaluations."
+    work = tmp_path_factory.mktemp('runs')
+    data = dict(data_dir=str(sample), faces_dir=str(work / 'faces'))
+    out = {'prepare': run('prepare', work, **data, splits=['train', 'val', 'test'], workers=2)}
+    out['train'] = run('train', work, **data, **FAST)
+    checkpoint = str(out['train'] / 'checkpoints' / 'best.pt')
+    out['val'] = run('evaluate', work / 'val', **data, checkpoint=checkpoint, num_workers=0)
+    out['test'] = run('evaluate', work / 'test', **data, checkpoint=checkpoint, num_workers=0, split='test', smoothing=3, flip=True)
+    return out
+
+
+@pytest.mark.parametrize('name, files', [
+    ('prepare', ['summary.json', 'skipped.csv']),
+    ('train', ['history.csv', 'metrics.json', 'checkpoints/last.pt', 'checkpoints/best.pt']),
+    ('val', ['pred.csv', 'gt.csv', 'predictions.parquet', 'metrics.json']),
+    ('test', ['pred.csv', 'submission.json', 'predictions.parquet', 'metrics.json'])])
+def test_each_leaves_what_the_contract_names(runs, name, files):
+    folder = runs[name]
+    assert not [f for f in [*files, 'settings.json', 'report.html'] if not (folder / f).stat().st_size]
+    figures = list((folder / 'figures').glob('*.png'))
+    assert figures and all(f.with_suffix('.svg').exists() for f in figures)
+    assert (folder / 'report.html').read_text().count('data:image/png;base64') >= 2
+    assert next(folder.glob('*.ipynb')).stat().st_size < 3e6
+
+
+def test_metrics_hold_what_the_contract_names(runs, sample):
+    metrics = json.loads((runs['val'] / 'metrics.json').read_text())
+    assert {'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'confusion', 'n_rows', 'n_positive', 'split', 'stride', 'checkpoint', 'seconds'} <= set(metrics)
+    assert metrics['n_rows'] == len(pd.read_parquet(runs['val'] / 'predictions.parquet')) == sum(map(sum, metrics['confusion']))
+    assert 0 <= metrics['mAP'] <= 1 and metrics['split'] == 'val'
+
+
+def test_submission_has_every_crop(runs, sample):
+    submission = json.loads((runs['test'] / 'submission.json').read_text())
+    crops = {p.stem.split('_', 1)[1] for p in (sample / 'videos_challenge').glob('*/*/*.jpg')}
+    assert {r['unique_id'] for r in submission['results']} == crops and len(submission['results']) == len(crops)
+
+
+def test_no_progress_floods_the_report(runs):
+    for folder in runs.values():
+        for cell in nbformat.read(next(folder.glob('*.ipynb')), 4).cells:
+            assert all(len(o.get('text', '')) < 5000 for o in cell.get('outputs', []))
+
+
+@pytest.mark.parametrize('name, wrong, words', [
+    ('prepare', dict(split=['val']), "did you mean 'splits'?"),
+    ('train', dict(epochs='five'), 'epochs'),
+    ('evaluate', dict(stride=0), 'stride')])
+def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, name, wrong, words):
+    with pytest.raises(pm.PapermillExecutionError) as error: run(name, tmp_path, **wrong)
+    assert words in error.value.evalue and 'nothing was run' in error.value.evalue
+    assert not (tmp_path / name / 'settings.json').exists()
+
+
+def test_missing_faces_say_what_to_do(sample, tmp_path):
+    with pytest.raises(pm.PapermillExecutionError, match='run prepare.ipynb'): run('train', tmp_path, data_dir=str(sample), faces_dir=str(tmp_path / 'none'), **FAST)
+
+
+def test_ego4d_mini(mini, tmp_path):
+    "The notebooks on MP4 files and annotations that this project did not make; that folder is only read."
+    out = run('prepare', tmp_path, data_dir=str(mini), faces_dir=str(tmp_path / 'faces'), splits=['train', 'val', 'test'], image_size=64)
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['faces'] == 1341 + 447 + 147 and summary['status'] == {'made': 8}

@@ -1,0 +1,78 @@
+"Training goes on where it stopped, bit for bit, in one process and in two, and several processes evaluate alike."
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lam_nb import training
+from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.models import read_checkpoint
+from lam_nb.training import TrainSettings, train, train_process
+
+
+def settings(sample, out, **changes):
+    return TrainSettings(**{**dict(data_dir=str(sample), out_dir=str(out), epochs=2, batch_size=16, train_stride=4, val_stride=5, image_size=32, num_workers=0,
+                                   num_processes=1, precision='fp32', save_every=2), **changes})
+
+
+class Killed(BaseException): pass
+
+
+def train_and_die(parameters, at_save):
+    "Trains until the checkpoint of that number is written, then dies at once."
+    saved, real = [0], training.save_run
+    def save_then_die(*args):
+        real(*args)
+        saved[0] += 1
+        if saved[0] == at_save: raise Killed
+    training.save_run = save_then_die
+    try: train_process(parameters)
+    except Killed: pass
+    finally: training.save_run = real
+
+
+def same(a, b):
+    "Whether two checkpoints hold the same weights, optimizer state and figures (but not the same seconds)."
+    tensors = all(torch.equal(a['state_dict'][k], b['state_dict'][k]) for k in a['state_dict'])
+    moments = all(torch.equal(x, y) for i in a['optimizer']['state'] for x, y in zip(a['optimizer']['state'][i].values(), b['optimizer']['state'][i].values()))
+    drop = lambda rows: [{k: v for k, v in r.items() if k not in ('seconds', 'windows_per_s')} for r in rows]
+    return tensors and moments and drop(a['history']) == drop(b['history']) and a['epoch'] == b['epoch']
+
+
+@pytest.mark.parametrize('at_save', [1, 2, 4])
+def test_resume_is_exact(sample, tmp_path, at_save):
+    whole = settings(sample, tmp_path / 'whole')
+    train(whole)
+    cut = settings(sample, tmp_path / 'cut')
+    train_and_die(cut.model_dump(), at_save)
+    half = read_checkpoint(tmp_path / 'cut/checkpoints/last.pt')
+    assert half['epoch'] < 2
+    train(cut)
+    assert same(read_checkpoint(tmp_path / 'whole/checkpoints/last.pt'), read_checkpoint(tmp_path / 'cut/checkpoints/last.pt'))
+
+
+def test_finished_run_stays_as_it_is(sample, tmp_path):
+    s = settings(sample, tmp_path, epochs=1)
+    first = train(s)
+    assert train(s)['mAP'] == first['mAP'] and len(pd.read_csv(tmp_path / 'history.csv')) == 1
+
+
+def test_changed_setting_is_refused_by_name(sample, tmp_path):
+    train(settings(sample, tmp_path, epochs=1))
+    with pytest.raises(ValueError, match='batch_size = 8, there 16'): train(settings(sample, tmp_path, epochs=1, batch_size=8))
+
+
+def test_two_processes_train_and_give_the_rows_of_one(sample, tmp_path):
+    metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2))
+    assert metrics['processes'] == 2 and math.isfinite(metrics['val_loss'])
+    tables = [predict_split(EvaluateSettings(data_dir=str(sample), checkpoint=str(tmp_path / 'checkpoints/best.pt'), num_workers=0, num_processes=n)) for n in (1, 2, 3)]
+    for other in tables[1:]:                 # two clips: the third process has nothing to do
+        pd.testing.assert_frame_equal(tables[0].drop(columns='score'), other.drop(columns='score'))
+        assert np.abs(tables[0].score - other.score).max() < 1e-6
+
+
+def test_non_finite_loss_stops(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, 'window_loss', lambda model, *_: sum(p.sum() for p in model.parameters()) * float('nan'))
+    with pytest.raises(FloatingPointError, match='epoch 1, between steps 1 and'): train(settings(sample, tmp_path))
