@@ -10,7 +10,7 @@ __all__ = ['HAIRS', 'IRISES', 'F4', 'EYE_X', 'EYE_R', 'CORNERS', 'NEUTRAL', 'DAY
            'write_clip', 'check_sample', 'make_sample']
 
 # %% ../nbs/02_sample.ipynb #imports
-import json, os, uuid
+import json, uuid
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,7 +41,8 @@ def _angles(v): return np.arctan2(v[..., 0], v[..., 2]), np.arcsin(np.clip(v[...
 def _line_of_sight(centre, up):
     "Columns: right, up, towards the camera, for a head at `centre` (camera frame)."
     z = -centre / np.sqrt(centre @ centre)
-    x = _cross(up, z); x = x / np.sqrt(x @ x)
+    x = _cross(up, z)
+    x = x / np.sqrt(x @ x)
     return np.stack([x, _cross(z, x), z], 1)
 
 def _cross(a, b): # np.cross takes ten times as long for a single vector
@@ -120,7 +121,7 @@ class Rays:
 
     def sub(self, points, margin=1.):
         "Slices of the pixels around some points (n, 3) of the head frame."
-        p = points @ self.turn.T + self.centre; f, cx, cy = self.camera
+        p, (f, cx, cy) = points @ self.turn.T + self.centre, self.camera
         x, y, m = cx - f * p[:, 0] / p[:, 2] - self.corner[0], cy + f * p[:, 1] / p[:, 2] - self.corner[1], margin / self.px
         h, w = self.shape
         rows, columns = np.clip([y.min() - m, y.max() + m + 1], 0, h), np.clip([x.min() - m, x.max() + m + 1], 0, w)
@@ -182,7 +183,7 @@ def _face(canvas, rays, light, person, act):
     p = rays.points(t)
     normal = [w * (p[i] - F4(c1[i])) * F4(1 / r1[i]**2) + (1 - w) * (p[i] - F4(c2[i])) * F4(1 / r2[i]**2) for i in range(3)]
     shade = _shade(normal, light)
-    rgb = np.empty((3, *rays.shape), F4); rgb[:] = _rgb(person.skin)
+    rgb = np.full((3, *rays.shape), _rgb(person.skin))
     if person.beard:
         m = _soft(-.052 - p[1] + .35 * np.abs(p[0]), .012) * F4(person.beard)
         _mix(rgb, m * (p[2] > -.07), person.hair * .8 + person.skin * .1)
@@ -217,7 +218,8 @@ def _eye(rgb, rays, p, shade, light, person, act, side):
     at = rays.sub(centre + np.array([[-.02, -.012, .015], [.02, .016, .015], [-.02, .0, .005], [.02, 0, .005]]), .006)
     if p[0][at].size == 0: return
     x, y, front = (p[0][at] - F4(centre[0])) * side, p[1][at], p[2][at] > -.035
-    gaze = act['target'] - centre; gaze = gaze / np.linalg.norm(gaze)
+    gaze = act['target'] - centre
+    gaze = gaze / np.linalg.norm(gaze)
     arch = 1 - np.square(x / F4(half))
     top = (.0112 + .012 * np.clip(gaze[1], -.45, .25)) * person.eye # the upper lid follows the gaze
     top = F4(top * (1 - act['blink']) - .9 * low * act['blink']) * arch + F4(.04) * x
@@ -236,12 +238,13 @@ def _eyeball(rays, at, centre, gaze, light, person, shade):
     n = [(q - F4(c)) / F4(EYE_R) for q, c in zip(rays.points(t, at), centre)]
     angle = np.arccos(np.clip(n[0] * F4(gaze[0]) + n[1] * F4(gaze[1]) + n[2] * F4(gaze[2]), -1, 1))
     soft = max(rays.px / EYE_R, .06)
-    rgb = np.empty((3, *t.shape), F4); rgb[:] = _rgb([.95, .94, .92])
+    rgb = np.full((3, *t.shape), _rgb([.95, .94, .92]))
     _mix(rgb, _soft(F4(.47) - angle, soft), person.iris * .45)
     _mix(rgb, _soft(F4(.40) - angle, soft), person.iris * 1.15)
     _mix(rgb, _soft(F4(.21) - angle, soft), [.02, .02, .02])
     rgb *= F4(.35) + F4(.7) * shade
-    half = light['dir'] + light['eye']; half = half / np.linalg.norm(half)
+    half = light['dir'] + light['eye']
+    half = half / np.linalg.norm(half)
     shine = n[0] * F4(half[0]) + n[1] * F4(half[1]) + n[2] * F4(half[2])
     _mix(rgb, F4(.9) * _soft(shine - F4(.985), .012), light['colour'])
     return rgb
@@ -337,7 +340,7 @@ def face_box(person: Person,
              up = (0., 1., 0.),
             ) -> np.ndarray: # x1, y1, x2, y2 in pixels, may leave the picture
     "What a face detector would give: forehead to chin and ear to ear, with a little margin."
-    (c, r), (cj, rj) = _skull(person); f, cx, cy = camera
+    ((c, r), (cj, rj)), (f, cx, cy) = _skull(person), camera
     turn = _line_of_sight(centre, np.asarray(up)) @ rotation(act['yaw'], act['pitch'], act['roll'])
     nose = [[0, -.036, cj[2] + rj[2] + .012]]
     p = np.concatenate([c + r * BOX_POINTS, cj + rj * (BOX_POINTS * [1, -1.36, 1]).clip(-1, 1), nose]) @ turn.T + centre
@@ -362,7 +365,9 @@ def plan_looks(rng: np.random.Generator,
     order = rng.permutation([(i, j) for i, plan in enumerate(plans) for j in range(len(plan)) if plan[j] >= .25])
     left, chosen = looking * people * seconds, set()
     for i, j in order:
-        if plans[i][j] <= left + .2: chosen.add((i, j)); left -= plans[i][j]
+        if plans[i][j] <= left + .2:
+            chosen.add((i, j))
+            left -= plans[i][j]
     if not chosen: chosen.add(min(map(tuple, order), key=lambda ij: plans[ij[0]][ij[1]]))
     return [[(d, (i, j) in chosen) for j, d in enumerate(plan)] for i, plan in enumerate(plans)]
 
@@ -591,7 +596,8 @@ def _body(person, light):
 
 def _draw_body(frame, body, spot, scale):
     "Paste a body with its pivot at `spot` (x, y in pixels), `scale` pixels a metre."
-    rgba, unit, (px, py) = body; s = scale / unit; h, w = rgba.shape[:2]
+    rgba, unit, (px, py) = body
+    s, (h, w) = scale / unit, rgba.shape[:2]
     low = np.clip(np.floor([spot[0] - s * px, spot[1] - s * py]), 0, frame.shape[:0:-1]).astype(int)
     high = np.clip(np.ceil([spot[0] + s * (w - px), spot[1] + s * (h - py)]), 0, frame.shape[:0:-1]).astype(int)
     if min(high - low) < 2: return
@@ -621,7 +627,8 @@ def _blur(img, move):
     "Motion blur: the shutter is open for half of the time."
     length = .5 * np.hypot(*move)
     if length < 1: return img
-    m = int(np.ceil(length / 2)); kernel = np.zeros((2 * m + 1, 2 * m + 1), F4)
+    m = int(np.ceil(length / 2))
+    kernel = np.zeros((2 * m + 1, 2 * m + 1), F4)
     step = np.array(move) / np.hypot(*move) * length / 2
     cv2.line(kernel, tuple(np.rint(m - step).astype(int).tolist()), tuple(np.rint(m + step).astype(int).tolist()), 1.)
     return cv2.filter2D(img, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
@@ -804,7 +811,8 @@ def write_video(path, # the MP4 to write
         video.width, video.height, video.pix_fmt, video.thread_type, video.codec_context.thread_count = *size, 'yuv420p', 'FRAME', 1
         audio = out.add_stream('aac', rate=RATE, layout='mono')
         for k, img in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(img, format='rgb24'); frame.pts = k; frame.time_base = Fraction(1, fps)
+            frame = av.VideoFrame.from_ndarray(img, format='rgb24')
+            frame.pts, frame.time_base = k, Fraction(1, fps)
             out.mux(video.encode(frame))
         out.mux(video.encode())
         for k in range(0, len(sound), 1024):
@@ -850,7 +858,8 @@ def write_clip(out_dir, # the data set's folder
     ids['tracks'] = [[p['track_id'] for p in person['tracking_paths']] for person in clip['persons'][1:]]
     truth = truth_table(scene, tracks, far, ids)
     crops = _plan_crops(rng, truth, tracks, ids) if split == 'test' else {}
-    threads = cv2.getNumThreads(); cv2.setNumThreads(1)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     pictures = _pictures(scene, crops, out_dir / 'videos_challenge' / ids['clip'])
     try: write_video(out_dir / 'videos' / f'{ids["clip"]}.mp4', pictures, make_sound(scene, rng), scene.size, scene.fps)
     finally: cv2.setNumThreads(threads)
@@ -882,7 +891,8 @@ def check_sample(settings: dict) -> dict: # the same, refused with a ValueError 
     for name in ('width', 'height'):
         if settings[name] % 2: raise ValueError(f'{name} is {settings[name]}: give an even number (H.264 halves the colours)')
     people = settings['people']
-    if not (isinstance(people, (tuple, list)) and len(people) == 2 and all(type(p) is int for p in people) and 1 <= people[0] <= people[1] <= 6):
+    pair = isinstance(people, (tuple, list)) and len(people) == 2 and all(type(p) is int for p in people)
+    if not pair or not 1 <= people[0] <= people[1] <= 6:
         raise ValueError(f'people is {people!r}: give (least, most) people a clip, from 1 to 6')
     if not any(settings[f'{split}_clips'] for split in ('train', 'val', 'test')):
         raise ValueError('no clips wanted: train_clips, val_clips and test_clips are all 0')
@@ -935,8 +945,9 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
                 progress: bool = True, # say how far it is
                ) -> Path: # out_dir
     "Make a data set in Ego4D's layout. Running it again with the same parameters changes nothing."
-    settings = check_sample({k: v for k, v in locals().items() if k not in ('out_dir', 'progress')}); workers = settings.pop('workers')
-    settings['people'] = list(people)
+    settings = check_sample({k: v for k, v in locals().items() if k not in ('out_dir', 'progress')})
+    settings = {**settings, 'people': list(people)} # as JSON gives it back
+    del settings['workers']
     out_dir = Path(out_dir).expanduser()
     if _is_made(out_dir, settings): return out_dir
     write_json(out_dir / 'sample.json', dict(settings, complete=False))
@@ -945,7 +956,9 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
     run = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), worth, len(jobs)), return_as='generator_unordered')
     made = []
     with Progress(len(jobs), 'sample', 'clips', show=progress) as bar:
-        for clip in run(joblib.delayed(write_clip)(out_dir, s, i, settings) for s, i in jobs): made.append(clip); bar.update()
+        for clip in run(joblib.delayed(write_clip)(out_dir, s, i, settings) for s, i in jobs):
+            made.append(clip)
+            bar.update()
     _write_tables(out_dir, sorted(made, key=lambda c: jobs.index((c['split'], c['index']))))
     write_json(out_dir / 'sample.json', dict(settings, complete=True))
     return out_dir

@@ -18,7 +18,8 @@ def clips(sample):
     return {s: [c for v in json.loads((sample / f'json/av_{s}.json').read_text())['videos'] for c in v['clips']] for s in ('train', 'val')}
 
 
-def digests(folder): return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+def digests(folder):
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
 
 
 def pictures(path):
@@ -53,8 +54,9 @@ def test_layout(sample, clips):
 
 def test_annotations_have_the_official_keys(clips):
     clip = clips['train'][0]
-    keys = '''clip_uid source_clip_uid video_uid video_start_sec video_end_sec video_start_frame video_end_frame clip_start_sec clip_end_sec
-    clip_start_frame clip_end_frame valid camera_wearer persons missing_voice_segments transcriptions social_segments_talking social_segments_looking'''
+    keys = '''clip_uid source_clip_uid video_uid video_start_sec video_end_sec video_start_frame video_end_frame clip_start_sec
+    clip_end_sec clip_start_frame clip_end_frame valid camera_wearer persons missing_voice_segments transcriptions
+    social_segments_talking social_segments_looking'''
     assert set(clip) == set(keys.split())
     assert clip['persons'][0]['person_id'] == '0' and clip['persons'][0]['camera_wearer'] and not clip['persons'][0]['tracking_paths']
     path = clip['persons'][1]['tracking_paths'][0]
@@ -94,7 +96,8 @@ def test_share_of_looking_and_both_classes_everywhere(sample):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_tiny_samples_have_both_classes_too(tmp_path, seed):
-    tiny = make_sample(tmp_path / 'tiny', seed=seed, train_clips=1, val_clips=1, test_clips=1, seconds=1., width=160, height=120, workers=1, progress=False)
+    one = dict(train_clips=1, val_clips=1, test_clips=1, seconds=1., width=160, height=120)
+    tiny = make_sample(tmp_path / 'tiny', seed=seed, workers=1, progress=False, **one)
     assert (pd.read_csv(tiny / 'sample_truth.csv').groupby('split').label.nunique() == 2).all()
 
 
@@ -143,15 +146,18 @@ def test_boxes_are_plausible(sample, clips):
         for person in clip['persons'][1:]:
             for path in person['tracking_paths']:
                 for i in (i for i in path['track'] if i['width'] > 0 and i['frame'] > 0):
-                    assert 0 < i['frame'] < n and i['width'] < 320 and i['height'] < 240 and i['x'] + i['width'] > 0 and i['y'] + i['height'] > 0
+                    assert 0 < i['frame'] < n and i['width'] < 320 and i['height'] < 240
+                    assert i['x'] + i['width'] > 0 and i['y'] + i['height'] > 0
         assert len(truth[truth.clip_uid == clip['clip_uid']])
 
 
 @pytest.mark.parametrize('wrong, message', [
     (dict(seed=-1), 'seed is -1'), (dict(seed=1.5), 'seed is 1.5: give an integer'), (dict(seconds=0), 'seconds is 0'),
     (dict(seconds=float('nan')), 'seconds is nan'), (dict(width=321), 'even number'), (dict(height=10**6), 'height is 1000000'),
-    (dict(fps=True), 'fps is True'), (dict(people=(0, 2)), 'people is'), (dict(people=(3, 2)), 'people is'), (dict(people=3), 'people is 3'),
-    (dict(looking=2.), 'looking is 2.0'), (dict(train_clips=0, val_clips=0, test_clips=0), 'no clips wanted'), (dict(workers=-1), 'workers is -1')])
+    (dict(fps=True), 'fps is True'), (dict(people=(0, 2)), 'people is'), (dict(people=(3, 2)), 'people is'),
+    (dict(people=3), 'people is 3'),
+    (dict(looking=2.), 'looking is 2.0'), (dict(train_clips=0, val_clips=0, test_clips=0), 'no clips wanted'),
+    (dict(workers=-1), 'workers is -1')])
 def test_refusals(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message): make_sample(tmp_path / 'x', **{**SMALL, **wrong})
     assert not (tmp_path / 'x').exists()

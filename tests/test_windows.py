@@ -1,9 +1,15 @@
 "The window rule against a slow second implementation, and batches against single reads."
+import json
+import zlib
+from pathlib import Path
+
 import numpy as np
+from hard_cases import make_hard_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.annotations import split_clips
+from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows, window_rows
 
 
@@ -43,3 +49,20 @@ def test_batches_equal_single_windows(sample):
         assert np.array_equal(batch['images'][i], windows[item]['images'])
         assert batch['label'][i] == windows.labels[item]
     assert batch['images'].shape == (4, 7, 64, 64, 3)
+
+
+def test_hard_cases_equal_the_official_loader_bit_for_bit(tmp_path):
+    "Every window of every hard case: the checksums were made by the official code (tests/reference/make_window_reference.py)."
+    root = make_hard_cases(tmp_path)
+    options = PrepareSettings(source='frames', image_format='png', workers=1)
+    faces, _ = split_faces(root, 'val', options)
+    done = prepare_faces({'val': faces}, root, root / 'faces', options)
+    assert done.missing.sum() > 20 and done.black.sum() > 20                # the cases are there
+    windows = FaceWindows(root / 'faces', split_clips(root, 'val'))
+    sums = {}
+    for item, (clip, rows) in enumerate(zip(windows.clip, windows.rows)):
+        row = windows.stores[clip].table.iloc[rows[3]]
+        sums[f'{row.clip_uid}:{row.track_id}:{row.frame}'] = zlib.crc32(windows[item]['images'].tobytes())
+    official = json.loads((Path(__file__).parent / 'reference/windows.json').read_text())
+    assert len(official) > 400 and sums.keys() == official.keys()
+    assert not [key for key in official if sums[key] != official[key]]
