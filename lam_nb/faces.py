@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from joblib import Parallel, delayed
 
 from .annotations import check_id, load_faces
@@ -43,7 +44,8 @@ def encode_face(
     "The face as the store keeps it."
     if not face.any(): return b''
     bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
-    suffix, options = ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]) if image_format == 'png' else ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if image_format == 'png': suffix, options = '.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    else: suffix, options = '.jpg', [cv2.IMWRITE_JPEG_QUALITY, quality]
     return cv2.imencode(suffix, bgr, options)[1].tobytes()
 
 # %% ../nbs/04_faces.ipynb #decode-face
@@ -54,7 +56,8 @@ def decode_face(
     "The picture of a store's `image`; black for an empty or missing one. Raises ValueError if it cannot be decoded."
     if not data: return np.zeros((size, size, 3), np.uint8)
     face = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if face is None: raise ValueError(f'a picture of {len(data)} bytes cannot be decoded; the face store is damaged: prepare this clip again')
+    if face is None:
+        raise ValueError(f'a picture of {len(data)} bytes cannot be decoded; the face store is damaged: prepare this clip again')
     return face if face.shape[0] == size else cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/04_faces.ipynb #rgb
@@ -116,8 +119,12 @@ def challenge_faces(
     folder, rows, skipped = Path(folder), [], []
     for file in sorted(folder.glob('*/*')):
         name = re.fullmatch(r'(\d+)_(.+)\.(jpe?g|png)', file.name, re.IGNORECASE)
-        if name: rows.append((folder.name, check_id(file.parent.name, 'track_id'), int(name[1]), check_id(name[2], 'unique_id'), str(file)))
-        else: skipped.append(dict(clip_uid=folder.name, track_id=file.parent.name, frame=-1, reason=f'not <frame>_<unique_id>.jpg: {file.name[:80]}', count=1))
+        if name:
+            track, unique = check_id(file.parent.name, 'track_id'), check_id(name[2], 'unique_id')
+            rows.append((folder.name, track, int(name[1]), unique, str(file)))
+        else:
+            reason = f'not <frame>_<unique_id>.jpg: {file.name[:80]}'
+            skipped.append(dict(clip_uid=folder.name, track_id=file.parent.name, frame=-1, reason=reason, count=1))
     faces = pd.DataFrame(rows, columns=['clip_uid', 'track_id', 'frame', 'unique_id', 'file'])
     faces.insert(2, 'person_id', '')
     for column in ('x1', 'y1', 'x2', 'y2'): faces[column] = np.nan
@@ -126,9 +133,17 @@ def challenge_faces(
 
 # %% ../nbs/04_faces.ipynb #schema
 BATCH_ROWS = 1024 # rows in each record batch of a store, but for the last: row i lies in batch i // 1024
-SCHEMA = pa.schema([('clip_uid', pa.string()), ('track_id', pa.string()), ('person_id', pa.string()), ('frame', pa.int64()),
-                    *[(c, pa.float64()) for c in ('x1', 'y1', 'x2', 'y2')], ('label', pa.int8()), ('interpolated', pa.bool_()), ('unique_id', pa.string()),
-                    ('image', pa.large_binary())])
+SCHEMA = pa.schema([
+    ('clip_uid', pa.string()), ('track_id', pa.string()), ('person_id', pa.string()), ('frame', pa.int64()),
+    *[(c, pa.float64()) for c in ('x1', 'y1', 'x2', 'y2')], ('label', pa.int8()), ('interpolated', pa.bool_()),
+    ('unique_id', pa.string()), ('image', pa.large_binary())])
+
+# %% ../nbs/04_faces.ipynb #read-at
+def _read_at(file, start, length):
+    "`length` bytes of an open file from `start`; None for a negative length."
+    if length < 0: return None
+    file.seek(start)
+    return file.read(length)
 
 # %% ../nbs/04_faces.ipynb #write-store
 def write_store(
@@ -152,13 +167,6 @@ def write_store(
                 arrays = [pa.array(columns[c].iloc[part_of], schema.field(c).type, from_pandas=True) for c in SCHEMA.names[:-1]]
                 out.write_batch(pa.record_batch([*arrays, pa.array(image, pa.large_binary())], schema=schema))
 
-# %% ../nbs/04_faces.ipynb #read-at
-def _read_at(file, start, length):
-    "`length` bytes of an open file from `start`; None for a negative length."
-    if length < 0: return None
-    file.seek(start)
-    return file.read(length)
-
 # %% ../nbs/04_faces.ipynb #store-path
 def store_path(
     faces_dir: str | Path, # the face store's folder
@@ -179,25 +187,31 @@ class ClipFaces:
     def _file(self):
         if not self.path.exists(): raise FileNotFoundError(f'no face store {self.path}; run prepare.ipynb for this data first')
         try: return pa.ipc.open_file(pa.memory_map(str(self.path)))
-        except pa.ArrowInvalid as e: raise ValueError(f'{self.path} is not a whole face store ({e}); remove it and run prepare.ipynb again') from None
+        except pa.ArrowInvalid as e:
+            raise ValueError(f'{self.path} is not a whole face store ({e}); remove it and run prepare.ipynb again') from None
 
     @cached_property
-    def about(self) -> dict: return json.loads(self._file.schema.metadata[b'lam_nb'])
+    def about(self) -> dict: # settings, source and fingerprint, as given to `write_store`
+        return json.loads(self._file.schema.metadata[b'lam_nb'])
 
     @cached_property
     def _images(self): return [self._file.get_batch(i).column('image') for i in range(self._file.num_record_batches)]
 
     @cached_property
-    def table(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame: # all columns but the pictures
         names = [c for c in SCHEMA.names if c != 'image']
         batches = [self._file.get_batch(i).select(names) for i in range(self._file.num_record_batches)]
         return pa.Table.from_batches(batches, self._file.schema.remove(len(names))).to_pandas()
 
     @cached_property
-    def missing(self) -> np.ndarray: return np.concatenate([np.zeros(0, bool), *[i.is_null().to_numpy(zero_copy_only=False) for i in self._images]])
+    def missing(self) -> np.ndarray: # (n,) bool: there is no picture
+        null = [i.is_null().to_numpy(zero_copy_only=False) for i in self._images]
+        return np.concatenate([np.zeros(0, bool), *null])
 
     @cached_property
-    def black(self) -> np.ndarray: return np.concatenate([np.zeros(0, bool), *[pa.compute.equal(pa.compute.binary_length(i), 0).fill_null(False).to_numpy(zero_copy_only=False) for i in self._images]])
+    def black(self) -> np.ndarray: # (n,) bool: the crop is black
+        empty = [pc.equal(pc.binary_length(i), 0).fill_null(False).to_numpy(zero_copy_only=False) for i in self._images]
+        return np.concatenate([np.zeros(0, bool), *empty])
 
     def image(self, row: int) -> memoryview | None: # the encoded picture of a row, None where there is none
         value = self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer()
@@ -209,17 +223,20 @@ class ClipFaces:
 # %% ../nbs/04_faces.ipynb #find-source
 def find_source(
     data_dir: str | Path, # root of the data
-    clip_uid: str,
+    clip_uid: str, # becomes part of a path, so it is checked
     source: str = 'auto', # 'auto', 'videos', 'frames' or 'crops'
 ) -> tuple[str, Path, int]: # kind ('videos', 'frames', 'crops'), path, default frame offset
     "Where the pictures of a clip lie; `auto` takes the first that exists. FileNotFoundError names all places looked at."
     data, uid = Path(data_dir), check_id(clip_uid)
-    places = [('videos', data / 'videos' / f'{uid}.mp4', -1), ('videos', data / 'v2' / 'clips' / f'{uid}.mp4', 0), ('videos', data / 'clips' / f'{uid}.mp4', 0),
-              ('frames', data / 'video_imgs' / uid, -1), ('crops', data / 'videos_challenge' / uid, 0)]
+    places = [
+        ('videos', data / 'videos' / f'{uid}.mp4', -1), ('videos', data / 'v2' / 'clips' / f'{uid}.mp4', 0),
+        ('videos', data / 'clips' / f'{uid}.mp4', 0), ('frames', data / 'video_imgs' / uid, -1),
+        ('crops', data / 'videos_challenge' / uid, 0)]
     places = [p for p in places if source in ('auto', p[0])]
     for place in places:
         if place[1].exists(): return place
-    raise FileNotFoundError(f'no pictures of clip {uid}: looked for ' + ', '.join(str(p.relative_to(data)) for _, p, _ in places) + f' in {data}')
+    looked = ', '.join(str(p.relative_to(data)) for _, p, _ in places)
+    raise FileNotFoundError(f'no pictures of clip {uid}: looked for {looked} in {data}')
 
 # %% ../nbs/04_faces.ipynb #prepare-settings
 class PrepareSettings(Settings):
@@ -232,7 +249,7 @@ class PrepareSettings(Settings):
     image_format: Literal['jpeg', 'png'] = 'jpeg'                     # png: lossless, seven times larger
     quality: int = 90                                                 # of a JPEG, 1 to 100
     image_size: int = 224                                             # side of the stored faces, pixels
-    frame_offset: int | None = None                                   # position in the video = annotation frame + this; None: the source's own
+    frame_offset: int | None = None                                   # position = annotation frame + this; None: the source's own
     workers: int = 0                                                  # processes; 0: one a core
     clips: list[str] | None = None                                    # only these clip uids; None: all
     max_gap: int | None = None                                        # longest gap of a track to fill, frames; None: any (official)
@@ -253,7 +270,9 @@ def clip_images(
     rows = pd.Series(np.arange(len(faces))).groupby(faces.frame.to_numpy() + offset).agg(list)
     boxes = faces[['x1', 'y1', 'x2', 'y2']].to_numpy()
     for position, image in (video_frames if kind == 'videos' else folder_frames)(path, rows.index):
-        for row in rows[position]: yield [row], encode_face(crop_face(image, boxes[row], settings.image_size), settings.image_format, settings.quality)
+        for row in rows[position]:
+            face = crop_face(image, boxes[row], settings.image_size)
+            yield [row], encode_face(face, settings.image_format, settings.quality)
 
 # %% ../nbs/04_faces.ipynb #crop-bytes
 def _crop_bytes(file, settings):
@@ -263,7 +282,8 @@ def _crop_bytes(file, settings):
     if image is None: return None
     size = settings.image_size
     if not image.any(): return b''
-    return data if image.shape[:2] == (size, size) else encode_face(cv2.resize(image, (size, size)), settings.image_format, settings.quality)
+    if image.shape[:2] == (size, size): return data
+    return encode_face(cv2.resize(image, (size, size)), settings.image_format, settings.quality)
 
 # %% ../nbs/04_faces.ipynb #fingerprint
 def fingerprint(
@@ -285,18 +305,20 @@ def prepare_clip(
     faces_dir: str | Path, # where stores are written
     split: str, # written into the store's metadata
     faces: pd.DataFrame, # the clip's faces table
-    settings: PrepareSettings,
+    settings: PrepareSettings, # source, frame_offset, image_format, quality, image_size
 ) -> dict: # clip_uid, split, status ('made', 'kept', 'failed'), counts, seconds, reason
     "Makes the store of one clip, unless it is there and up to date. A clip that cannot be read is reported, not raised."
     uid, begin = faces.clip_uid.iloc[0], time.monotonic()
-    done = dict(clip_uid=uid, split=split, tracks=faces.track_id.nunique(), faces=len(faces), positives=int((faces.label == 1).sum()), missing=0, black=0, bytes=0, reason='')
+    done = dict(clip_uid=uid, split=split, tracks=faces.track_id.nunique(), faces=len(faces), positives=int((faces.label == 1).sum()),
+                missing=0, black=0, bytes=0, reason='')
     cv2.setNumThreads(1)
     try:
         kind, path, offset = find_source(data_dir, uid, 'crops' if split == 'test' else settings.source)
         offset = offset if settings.frame_offset is None or kind == 'crops' else settings.frame_offset
         mark, store = fingerprint(faces, path, offset, settings), ClipFaces(store_path(faces_dir, uid))
         status = 'kept' if _is_current(store, mark) else 'made'
-        about = dict(fingerprint=mark, split=split, source=kind, frame_offset=offset, **settings.model_dump(include={'image_size', 'image_format', 'quality'}))
+        kept = settings.model_dump(include={'image_size', 'image_format', 'quality'})
+        about = dict(fingerprint=mark, split=split, source=kind, frame_offset=offset, **kept)
         if status == 'made': write_store(store.path, faces, clip_images(kind, path, faces, offset, settings), about)
         counts = dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size)
     except (OSError, ValueError) as e: status, counts = 'failed', dict(reason=f'{type(e).__name__}: {e}')
@@ -319,8 +341,11 @@ def split_faces(
     "The faces of a split: from the annotations, or for `test` from the challenge's crops."
     if split != 'test': return load_faces(data_dir, split, clips=settings.clips, max_gap=settings.max_gap, labels=settings.labels)
     root = Path(data_dir) / 'videos_challenge'
-    if not root.is_dir(): raise FileNotFoundError(f'no folder {root}: the test split is made of the challenge\'s crops (videos_challenge/<video_id>/<track_id>/*.jpg)')
-    parts = [challenge_faces(f) for f in sorted(root.iterdir()) if f.is_dir() and (settings.clips is None or f.name in settings.clips)]
+    if not root.is_dir():
+        raise FileNotFoundError(f'no folder {root}: the test split is made of the challenge\'s crops '
+                                '(videos_challenge/<video_id>/<track_id>/*.jpg)')
+    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and (settings.clips is None or f.name in settings.clips)]
+    parts = [challenge_faces(f) for f in folders]
     skipped = pd.DataFrame([row for _, rows in parts for row in rows], columns=['clip_uid', 'track_id', 'frame', 'reason', 'count'])
     return pd.concat([faces for faces, _ in parts], ignore_index=True) if parts else challenge_faces(root / 'none')[0], skipped
 
@@ -329,7 +354,7 @@ def prepare_faces(
     faces: dict[str, pd.DataFrame], # split -> faces table
     data_dir: str | Path, # root of the data
     faces_dir: str | Path, # where stores are written
-    settings: PrepareSettings,
+    settings: PrepareSettings, # workers, and what `prepare_clip` needs
 ) -> pd.DataFrame: # one row a clip, in the order given: as `prepare_clip` returns
     "Makes the face store of all clips, in parallel processes."
     work = [(split, clip) for split, table in faces.items() for _, clip in table.groupby('clip_uid', sort=False)]

@@ -33,7 +33,7 @@ def choose_device() -> torch.device:
 # %% ../nbs/07_inference.ipynb #precision
 def autocast(
     precision: str, # 'auto', 'fp32' or 'bf16'
-    device: torch.device,
+    device: torch.device, # where it computes
 ): # a context manager
     "Computes inside it with bfloat16 where that is wanted (and for `auto` fast)."
     fast = torch.cuda.is_bf16_supported() if device.type == 'cuda' else _cpu_has_bf16()
@@ -63,7 +63,7 @@ def share_out(
 class ClipPlan:
     "Which faces of a clip are needed for its windows."
     def __init__(self,
-        store: ClipFaces,
+        store: ClipFaces, # the clip's face store
         stride: int, # every how many rows of a track
     ):
         table = store.table
@@ -144,6 +144,16 @@ def predict_clips(
             scores = score_windows(model, torch.cat(parts), plan.windows) if parts else np.zeros(0)
             yield plan.table().assign(score=scores)
 
+# %% ../nbs/07_inference.ipynb #all-rows
+def _all_rows(tables, stores, stride):
+    "One table of all; RuntimeError unless it has each sample row of the stores once."
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['clip_uid', 'track_id', 'frame', 'label', 'score'])
+    expected = sum(int(sample_rows(s.table, stride).sum()) for s in stores)
+    if len(table) != expected:
+        raise RuntimeError(f'{len(table):,} rows were predicted, but the data set has {expected:,}; '
+                           'this is a defect of lam_nb, please report it')
+    return table
+
 # %% ../nbs/07_inference.ipynb #predict-whole
 def predict(
     model, # on its device
@@ -164,14 +174,6 @@ def predict(
     if rank: return None
     merged = {i: t for part in gathered for i, t in part.items()}
     return _all_rows([merged[i] for i in range(len(clips))], stores, stride)
-
-# %% ../nbs/07_inference.ipynb #all-rows
-def _all_rows(tables, stores, stride):
-    "One table of all; RuntimeError unless it has each sample row of the stores once."
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=['clip_uid', 'track_id', 'frame', 'label', 'score'])
-    expected = sum(int(sample_rows(s.table, stride).sum()) for s in stores)
-    if len(table) != expected: raise RuntimeError(f'{len(table):,} rows were predicted, but the data set has {expected:,}; this is a defect of lam_nb, please report it')
-    return table
 
 # %% ../nbs/07_inference.ipynb #smooth
 def smooth_scores(
@@ -255,7 +257,7 @@ def predict_process(
 
 # %% ../nbs/07_inference.ipynb #predict-split
 def predict_split(
-    settings: EvaluateSettings,
+    settings: EvaluateSettings, # checked parameters; relative paths as in `project_path`
 ) -> pd.DataFrame: # the predictions table
     "Predictions of a split, in one process or many."
     parameters = settings.model_dump()

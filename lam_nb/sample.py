@@ -7,7 +7,7 @@ __all__ = ['HAIRS', 'IRISES', 'F4', 'EYE_X', 'EYE_R', 'CORNERS', 'NEUTRAL', 'DAY
            'EYE_LIMITS', 'RATE', 'LIMITS', 'rotation', 'direction', 'Person', 'make_person', 'Rays', 'draw_head',
            'face_box', 'plan_looks', 'gaze_motion', 'gaze_angle', 'looking_frames', 'make_room', 'Scene', 'make_scene',
            'render_frame', 'scene_faces', 'detect', 'annotate', 'truth_table', 'make_sound', 'write_video',
-           'write_clip', 'check_sample', 'make_sample']
+           'write_clip', 'check_sample', 'make_sample', 'pose_only_scores']
 
 # %% ../nbs/02_sample.ipynb #imports
 import json, uuid
@@ -962,3 +962,17 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
     _write_tables(out_dir, sorted(made, key=lambda c: jobs.index((c['split'], c['index']))))
     write_json(out_dir / 'sample.json', dict(settings, complete=True))
     return out_dir
+
+# %% ../nbs/02_sample.ipynb #pose-only-imports
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+# %% ../nbs/02_sample.ipynb #pose-only
+def pose_only_scores(data_dir, # a data set made by `make_sample`
+                     split: str = 'val', # the split to score; trained on `train`
+                     ) -> pd.DataFrame: # clip_uid, track_id, frame, label and score (0 to 1), a row a face
+    "What a classifier makes of the head's pose alone."
+    truth = pd.read_csv(Path(data_dir) / 'sample_truth.csv')
+    train, rows = truth[truth.split == 'train'], truth[truth.split == split].reset_index(drop=True)
+    pose = ['yaw', 'pitch', 'roll']
+    model = HistGradientBoostingClassifier(max_iter=60, learning_rate=.05, max_leaf_nodes=12, random_state=0).fit(train[pose], train.label)
+    return rows[['clip_uid', 'track_id', 'frame', 'label']].assign(score=model.predict_proba(rows[pose])[:, 1])

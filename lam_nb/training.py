@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TrainSettings', 'epoch_batches', 'learning_rate', 'mirror_some', 'window_loss', 'Run', 'new_run', 'save_run',
-           'resume_run', 'train_epoch', 'check_finite', 'finish_epoch', 'score_loss', 'class_weights', 'train_process',
-           'finish_run', 'train']
+           'resume_run', 'check_finite', 'train_epoch', 'score_loss', 'finish_epoch', 'class_weights', 'finish_run',
+           'train_process', 'train']
 
 # %% ../nbs/09_training.ipynb #imports
 import math
@@ -36,13 +36,13 @@ class TrainSettings(Settings):
     faces_dir: str | None = None                                      # face store; None: <data_dir>/faces
     out_dir: str = 'outputs/train'                                    # the run's folder
     model: Literal['BaselineLSTM', 'GazeLSTM'] = 'BaselineLSTM'
-    checkpoint: str | None = None                                     # weights to start from, of any origin; None: random, GazeLSTM: ImageNet
+    checkpoint: str | None = None                                     # first weights, of any origin; None: random, GazeLSTM: ImageNet
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(32, ge=1)                                 # windows of a process
     lr: float = Field(1e-3, gt=0)                                     # highest learning rate
     schedule: Literal['constant', 'cosine'] = 'cosine'                # constant: official; cosine: falls to 0 at the end
     warmup: float = Field(0.15, ge=0, lt=1)                           # share of all steps in which the rate rises from 0
-    weights: list[float] | Literal['auto'] = [0.136, 0.864]           # of the classes (not looking, looking); auto: from the training labels
+    weights: list[float] | Literal['auto'] = [0.136, 0.864]           # of the classes (not looking, looking); auto: from the labels
     flip: bool = True                                                 # mirror half of the training windows
     image_size: int | None = Field(64, ge=32)                         # side of the faces given to the model; None: as stored
     train_stride: int = Field(5, ge=1)                                # every how many rows of a track
@@ -59,7 +59,7 @@ def epoch_batches(
     n: int, # number of windows
     batch_size: int, # windows of a process
     epoch: int, # from 0
-    seed: int,
+    seed: int, # of the run
     rank: int = 0, # this process, from 0
     size: int = 1, # number of processes
 ) -> list[np.ndarray]: # the items of each batch; the last one may be smaller
@@ -73,7 +73,7 @@ def epoch_batches(
 def learning_rate(
     settings: TrainSettings, # lr, schedule, warmup
     done: float, # share of all training steps that is done, 0 to 1
-) -> float:
+) -> float: # the rate for the next step
     "The learning rate at this point of the training."
     if done < settings.warmup: return settings.lr * done / settings.warmup
     if settings.schedule == 'constant': return settings.lr
@@ -105,9 +105,9 @@ def window_loss(
 @dataclass
 class Run:
     "A training run at some moment."
-    settings: TrainSettings
+    settings: TrainSettings                              # checked parameters
     model: nn.Module                                     # bare, not wrapped for DDP
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer                     # Adam, over the parameters of `model`
     out: Path                                            # the run's folder
     epoch: int = 0                                       # epochs finished
     step: int = 0                                        # batches of the current epoch that are done
@@ -120,8 +120,8 @@ class Run:
 
 # %% ../nbs/09_training.ipynb #start
 def new_run(
-    settings: TrainSettings,
-    device: torch.device,
+    settings: TrainSettings, # model, checkpoint, seed, lr, out_dir
+    device: torch.device, # where it trains
 ) -> Run:
     "Model with its first weights, and optimizer."
     torch.manual_seed(settings.seed)
@@ -136,7 +136,7 @@ def new_run(
 
 # %% ../nbs/09_training.ipynb #save-run
 def save_run(
-    run: Run,
+    run: Run, # at any moment between two steps
     name: str = 'last.pt', # file in <out_dir>/checkpoints
 ):
     "Writes the checkpoint, whole or not at all."
@@ -147,7 +147,7 @@ def save_run(
 
 # %% ../nbs/09_training.ipynb #resume-run
 def resume_run(
-    run: Run, # new
+    run: Run, # as `new_run` made it
 ):
     "Puts `run` where <out_dir>/checkpoints/last.pt left it; ValueError when its settings do not fit."
     file = run.out / 'checkpoints' / 'last.pt'
@@ -157,44 +157,18 @@ def resume_run(
     free |= {'epochs'} if run.settings.schedule == 'constant' and not run.settings.warmup else set()
     now, before = run.settings.model_dump(), saved['settings']
     differ = [f'{k} = {now[k]!r}, there {before.get(k)!r}' for k in now if k not in free and now[k] != before.get(k)]
-    if differ: raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. Use them, another out_dir, or resume=False to begin anew')
+    if differ:
+        raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. '
+                         'Use them, another out_dir, or resume=False to begin anew')
     run.model.load_state_dict(saved['state_dict'])
     run.optimizer.load_state_dict(saved['optimizer'])
-    run.epoch, run.step, run.loss_sum, run.seconds, run.history = (saved[k] for k in ('epoch', 'step', 'loss_sum', 'seconds', 'history'))
+    for name in ('epoch', 'step', 'loss_sum', 'seconds', 'history'): setattr(run, name, saved[name])
     (rank, size), old = rank_and_size(), saved['processes']
     if size != old:
         run.step = run.step * old // size
-        if rank == 0: print(f'resumed with {size} processes instead of {old}: the training goes on, but is no longer bit-identical to an uninterrupted one')
-
-# %% ../nbs/09_training.ipynb #train-epoch
-def train_epoch(
-    run: Run,
-    model, # run.model, or wrapped for DDP
-    windows: FaceWindows,
-    weights: torch.Tensor, # (2,) of the classes, on the device
-    progress: Progress,
-):
-    "Trains on the batches of the current epoch that are not yet done."
-    s, (rank, size), device = run.settings, rank_and_size(), weights.device
-    batches = epoch_batches(len(windows), s.batch_size, run.epoch, s.seed, rank, size)
-    loader = DataLoader(windows, batch_sampler=batches[run.step:], collate_fn=as_tensors, num_workers=s.num_workers, worker_init_fn=one_thread, pin_memory=device.type == 'cuda')
-    begin, checked, losses = time.monotonic() - run.seconds, run.step, torch.zeros((), dtype=torch.float64, device=device)
-    model.train()
-    for batch in loader:
-        for group in run.optimizer.param_groups: group['lr'] = learning_rate(s, (run.epoch + run.step / len(batches)) / s.epochs)
-        images, label = (batch[k].to(device, non_blocking=True) for k in ('images', 'label'))
-        if s.flip: images = mirror_some(images, [s.seed, run.epoch, run.step, rank])
-        loss = window_loss(model, images, label, weights, s.precision)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-        losses += loss.detach()
-        run.step += 1
-        if run.step % 20 == 0 or run.step == len(batches) or run.step % s.save_every == 0:
-            run.loss_sum, losses, run.seconds = run.loss_sum + check_finite(losses.item(), run.epoch, checked, run.step), losses * 0, time.monotonic() - begin
-            checked = run.step
-            if run.step % s.save_every == 0 and rank == 0: save_run(run)
-        progress.update(len(label) * size, f'epoch {run.epoch + 1} of {s.epochs}, loss {run.loss_sum / max(checked, 1):.3f}, best mAP {max(run.best, 0):.3f}')
+        if rank == 0:
+            print(f'resumed with {size} processes instead of {old}: the training goes on, '
+                  'but is no longer bit-identical to an uninterrupted one')
 
 # %% ../nbs/09_training.ipynb #check-finite
 def check_finite(
@@ -205,13 +179,57 @@ def check_finite(
 ) -> float: # the same
     "The sum of losses, or FloatingPointError with the place when it is not finite."
     if not math.isfinite(loss):
-        raise FloatingPointError(f'the loss became {loss} in epoch {epoch + 1}, between steps {first + 1} and {stop}; try a lower lr, a longer warmup, or precision="fp32". '
-                                 'The last checkpoint is from before')
+        raise FloatingPointError(f'the loss became {loss} in epoch {epoch + 1}, between steps {first + 1} and {stop}; try a lower lr, '
+                                 'a longer warmup, or precision="fp32". The last checkpoint is from before')
     return loss
+
+# %% ../nbs/09_training.ipynb #train-epoch
+def train_epoch(
+    run: Run, # its step, loss_sum and seconds advance
+    model, # run.model, or wrapped for DDP
+    windows: FaceWindows, # of the training split
+    weights: torch.Tensor, # (2,) of the classes, on the device
+    progress: Progress, # counts windows, of all processes
+):
+    "Trains on the batches of the current epoch that are not yet done."
+    s, (rank, size), device = run.settings, rank_and_size(), weights.device
+    batches = epoch_batches(len(windows), s.batch_size, run.epoch, s.seed, rank, size)
+    loader = DataLoader(windows, batch_sampler=batches[run.step:], collate_fn=as_tensors, num_workers=s.num_workers,
+                        worker_init_fn=one_thread, pin_memory=device.type == 'cuda')
+    begin, checked, losses = time.monotonic() - run.seconds, run.step, torch.zeros((), dtype=torch.float64, device=device)
+    model.train()
+    for batch in loader:
+        lr = learning_rate(s, (run.epoch + run.step / len(batches)) / s.epochs)
+        for group in run.optimizer.param_groups: group['lr'] = lr
+        images, label = (batch[k].to(device, non_blocking=True) for k in ('images', 'label'))
+        if s.flip: images = mirror_some(images, [s.seed, run.epoch, run.step, rank])
+        loss = window_loss(model, images, label, weights, s.precision)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        run.optimizer.step()
+        losses += loss.detach()
+        run.step += 1
+        if run.step % 20 == 0 or run.step == len(batches) or run.step % s.save_every == 0:
+            run.loss_sum += check_finite(losses.item(), run.epoch, checked, run.step)
+            run.seconds, checked = time.monotonic() - begin, run.step
+            losses.zero_()
+            if run.step % s.save_every == 0 and rank == 0: save_run(run)
+        note = f'epoch {run.epoch + 1} of {s.epochs}, loss {run.loss_sum / max(checked, 1):.3f}, best mAP {max(run.best, 0):.3f}'
+        progress.update(len(label) * size, note)
+
+# %% ../nbs/09_training.ipynb #score-loss
+def score_loss(
+    predictions: pd.DataFrame, # a predictions table with labels
+    weights: list[float], # of not looking and looking
+) -> float: # nats
+    "Class-weighted cross-entropy of scores, as the training loss but over all rows."
+    label, score = predictions.label.to_numpy(), predictions.score.clip(1e-7, 1 - 1e-7).to_numpy()
+    w = np.where(label == 1, weights[1], weights[0])
+    return float((-w * np.log(np.where(label == 1, score, 1 - score))).sum() / w.sum())
 
 # %% ../nbs/09_training.ipynb #finish-epoch
 def finish_epoch(
-    run: Run,
+    run: Run, # after its last step of the epoch; its epoch and history advance
     faces_dir: Path, # face store
     clips: list[str], # of the validation split
     n_windows: int, # windows of the training split
@@ -219,7 +237,8 @@ def finish_epoch(
 ):
     "Validates, and on rank 0 writes the history and the checkpoints."
     s, steps = run.settings, run.step
-    predictions = predict(run.model, faces_dir, clips, s.val_stride, size=s.image_size or 0, num_workers=s.num_workers, precision=s.precision)
+    options = dict(size=s.image_size or 0, num_workers=s.num_workers, precision=s.precision)
+    predictions = predict(run.model, faces_dir, clips, s.val_stride, **options)
     run.epoch, run.step = run.epoch + 1, 0
     if rank_and_size()[0] == 0:
         metrics = lam_metrics(predictions)
@@ -234,42 +253,52 @@ def finish_epoch(
         if is_best: save_run(run, 'best.pt')
     run.loss_sum = run.seconds = 0.
 
-# %% ../nbs/09_training.ipynb #score-loss
-def score_loss(
-    predictions: pd.DataFrame, # a predictions table with labels
-    weights: list[float], # of the classes
-) -> float:
-    "Class-weighted cross-entropy of scores, as the training loss but over all rows."
-    label, score = predictions.label.to_numpy(), predictions.score.clip(1e-7, 1 - 1e-7).to_numpy()
-    w = np.where(label == 1, weights[1], weights[0])
-    return float((-w * np.log(np.where(label == 1, score, 1 - score))).sum() / w.sum())
-
 # %% ../nbs/09_training.ipynb #class-weights
 def class_weights(
     weights, # two numbers, or 'auto'
     labels: np.ndarray, # (N,) 0 or 1: of the training windows
 ) -> list[float]: # of not looking and looking; they sum to 1
     "The weights of the two classes; `auto` gives both the same weight in sum."
-    if set(np.unique(labels)) - {0, 1}: raise ValueError(f'{(labels < 0).sum():,} of {len(labels):,} training windows have no label; take their clips off the split list')
+    if set(np.unique(labels)) - {0, 1}:
+        raise ValueError(f'{(labels < 0).sum():,} of {len(labels):,} training windows have no label; take their clips off the split list')
     if weights != 'auto': return list(weights)
     share = float(np.mean(labels))
-    if share in (0., 1.): raise ValueError(f'all {len(labels):,} training windows have label {share:.0f}; weights="auto" needs both classes')
+    if share in (0., 1.):
+        raise ValueError(f'all {len(labels):,} training windows have label {share:.0f}; '
+                         'weights="auto" needs both classes: give two numbers instead')
     return [share, 1 - share]
+
+# %% ../nbs/09_training.ipynb #finish-run
+def finish_run(
+    run: Run, # after its last epoch
+    n_windows: int, # windows of the training split
+    seconds: float, # wall time since this start
+) -> dict: # what metrics.json holds
+    "Writes metrics.json: the best epoch's figures and what the training cost."
+    best = max(run.history, key=lambda h: h['mAP'])
+    metrics = dict(best, epochs=run.epoch, n_train_windows=n_windows, seconds=seconds,
+                   best_checkpoint=str(run.out / 'checkpoints' / 'best.pt'), processes=rank_and_size()[1],
+                   device=str(next(run.model.parameters()).device.type))
+    write_json(run.out / 'metrics.json', metrics)
+    return metrics
 
 # %% ../nbs/09_training.ipynb #train-process
 def train_process(
-    parameters: dict, # of `TrainSettings`
+    parameters: dict, # of `TrainSettings`; JSON values, as they travel to spawned processes
 ) -> dict | None: # on rank 0 what metrics.json holds
     "Trains in this process, together with those of its process group."
     s, (rank, size), device = TrainSettings(**parameters), rank_and_size(), choose_device()
-    data_dir = project_path(s.data_dir); faces_dir = project_path(s.faces_dir or data_dir / 'faces')
+    data_dir = project_path(s.data_dir)
+    faces_dir = project_path(s.faces_dir or data_dir / 'faces')
     windows = FaceWindows(faces_dir, stored_clips(data_dir, faces_dir, 'train'), s.train_stride, s.image_size or 0)
-    if not len(windows): raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces')
+    if not len(windows):
+        raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; check the split list')
     val_clips, begin = stored_clips(data_dir, faces_dir, 'val'), time.monotonic()
     weights = torch.tensor(class_weights(s.weights, windows.labels), device=device)
     run = new_run(s, device)
     resume_run(run)
-    model = DistributedDataParallel(run.model, device_ids=[device.index] if device.type == 'cuda' else None) if size > 1 else run.model
+    gpu = [device.index] if device.type == 'cuda' else None
+    model = DistributedDataParallel(run.model, device_ids=gpu) if size > 1 else run.model
     done = run.epoch * len(windows) + run.step * s.batch_size * size
     with Progress(s.epochs * len(windows), 'training', 'windows', done=min(done, s.epochs * len(windows)), show=rank == 0) as progress:
         while run.epoch < s.epochs:
@@ -277,22 +306,9 @@ def train_process(
             finish_epoch(run, faces_dir, val_clips, len(windows), weights)
     return finish_run(run, len(windows), time.monotonic() - begin) if rank == 0 else None
 
-# %% ../nbs/09_training.ipynb #finish-run
-def finish_run(
-    run: Run,
-    n_windows: int, # windows of the training split
-    seconds: float, # since this start
-) -> dict: # what metrics.json holds
-    "Writes metrics.json: the best epoch's figures and what the training cost."
-    best = max(run.history, key=lambda h: h['mAP'])
-    metrics = dict(best, epochs=run.epoch, n_train_windows=n_windows, seconds=seconds, best_checkpoint=str(run.out / 'checkpoints' / 'best.pt'),
-                   processes=rank_and_size()[1], device=str(next(run.model.parameters()).device.type))
-    write_json(run.out / 'metrics.json', metrics)
-    return metrics
-
 # %% ../nbs/09_training.ipynb #train
 def train(
-    settings: TrainSettings,
+    settings: TrainSettings, # checked parameters; relative paths as in `project_path`
 ) -> dict: # the best epoch's figures: epoch, mAP, AP_looking, ..., and n_train_windows, seconds
     "Trains as the settings say; leaves checkpoints, history.csv and metrics.json in out_dir."
     parameters = settings.model_dump()

@@ -25,10 +25,11 @@ def window_rows(
 ) -> np.ndarray: # (n, 7) row numbers; column 3 is the row itself
     "The rows that make up each row's window, by the official padding rule."
     n, row = len(track), np.arange(len(track))[:, None]
-    near = np.clip(row + np.arange(-3, 4), 0, max(n - 1, 0))                       # (n, 7): a track's frames are sorted, so f+3 lies within 3 rows
+    near = np.clip(row + np.arange(-3, 4), 0, max(n - 1, 0))                       # (n, 7): frames ascend, so f+3 lies within 3 rows
     same = (track[near] == track[:, None]) if n else np.zeros((0, 7), bool)
     gap = np.where(same, frame[near] - frame[:, None], 99) if n else np.zeros((0, 7), int)
-    found = np.stack([np.where((gap == d).any(1), np.take_along_axis(near, (gap == d).argmax(1)[:, None], 1)[:, 0], -1) for d in range(-3, 4)], 1)
+    at = [near[row[:, 0], (gap == d).argmax(1)] for d in range(-3, 4)]              # where frame f+d is, if it is there
+    found = np.stack([np.where((gap == d).any(1), i, -1) for i, d in zip(at, range(-3, 4))], 1)     # (n, 7), -1: not in the track
     absent = (found < 0) | missing[found]
     absent |= absent.any(1, keepdims=True) & black[found]                          # black counts as missing only beside a missing one
     absent[:, 3] = False
@@ -53,7 +54,8 @@ class FaceWindows(Dataset):
     ):
         self.stores = [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
         parts = [_samples(store, number, stride) for number, store in enumerate(self.stores)]
-        self.clip, self.rows, self.labels = (np.concatenate([part[i] for part in parts]) for i in range(3)) if parts else (np.zeros(0, int),) * 3
+        nothing = [(np.zeros(0, np.int32), np.zeros((0, 7), np.int32), np.zeros(0, np.int8))]
+        self.clip, self.rows, self.labels = (np.concatenate(column) for column in zip(*(parts or nothing)))
         self.size = size or (self.stores[0].about['image_size'] if self.stores else 0)
 
     def __len__(self): return len(self.clip)

@@ -1,7 +1,7 @@
 """A made-up data set of hard cases in the official layout: frames that are missing, boxes that leave the picture, black crops.
 
-Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader tells by its first bytes: so the pixels
-do not depend on a JPEG decoder. Run by the tests, and by tests/reference/make_window_reference.py beside the official code.
+Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader tells by its first
+bytes: so the pixels do not depend on a JPEG decoder. Run by the tests, and by tests/reference/make_window_reference.py beside the official code.
 """
 import json
 from pathlib import Path
@@ -43,11 +43,13 @@ def boxes() -> dict[str, dict[int, tuple]]:
 
 def annotation(clip_uid: str) -> dict:
     "One clip as in av_val.json."
-    track = lambda name, frames: dict(track_id=f'{name}', track=[dict(x=x, y=y, width=w, height=h, frame=f, video_frame=f, clip_frame=None) for f, (x, y, w, h) in frames.items()])
-    person = dict(person_id='1', camera_wearer=False, tracking_paths=[track(n, f) for n, f in boxes().items()], voice_segments=[])
+    box = lambda f, x, y, w, h: dict(x=x, y=y, width=w, height=h, frame=f, video_frame=f, clip_frame=None)
+    tracks = [dict(track_id=name, track=[box(f, *b) for f, b in frames.items()]) for name, frames in boxes().items()]
+    person = dict(person_id='1', camera_wearer=False, tracking_paths=tracks, voice_segments=[])
     wearer = dict(person_id='0', camera_wearer=True, tracking_paths=[], voice_segments=[])
     look = lambda start, end: dict(start_frame=start, end_frame=end, person='1', target=None, is_at_me=False)
-    return dict(clip_uid=clip_uid, video_uid='hard-video', valid=True, persons=[wearer, person], social_segments_looking=[look(4, 9), look(20, 21)])
+    looks = [look(4, 9), look(20, 21)]
+    return dict(clip_uid=clip_uid, video_uid='hard-video', valid=True, persons=[wearer, person], social_segments_looking=looks)
 
 
 def make_hard_cases(root: Path) -> Path:

@@ -13,8 +13,9 @@ from lam_nb.training import TrainSettings, train, train_process
 
 
 def settings(sample, out, **changes):
-    return TrainSettings(**{**dict(data_dir=str(sample), out_dir=str(out), epochs=2, batch_size=16, train_stride=4, val_stride=5, image_size=32, num_workers=0,
-                                   num_processes=1, precision='fp32', save_every=2), **changes})
+    small = dict(data_dir=str(sample), out_dir=str(out), epochs=2, batch_size=16, train_stride=4, val_stride=5, image_size=32,
+                 num_workers=0, num_processes=1, precision='fp32', save_every=2)
+    return TrainSettings(**{**small, **changes})
 
 
 class Killed(BaseException): pass
@@ -36,7 +37,8 @@ def train_and_die(parameters, at_save):
 def same(a, b):
     "Whether two checkpoints hold the same weights, optimizer state and figures (but not the same seconds)."
     tensors = all(torch.equal(a['state_dict'][k], b['state_dict'][k]) for k in a['state_dict'])
-    moments = all(torch.equal(x, y) for i in a['optimizer']['state'] for x, y in zip(a['optimizer']['state'][i].values(), b['optimizer']['state'][i].values()))
+    adam, other = a['optimizer']['state'], b['optimizer']['state']
+    moments = all(torch.equal(x, y) for i in adam for x, y in zip(adam[i].values(), other[i].values()))
     drop = lambda rows: [{k: v for k, v in r.items() if k not in ('seconds', 'windows_per_s')} for r in rows]
     return tensors and moments and drop(a['history']) == drop(b['history']) and a['epoch'] == b['epoch']
 
@@ -67,7 +69,9 @@ def test_changed_setting_is_refused_by_name(sample, tmp_path):
 def test_two_processes_train_and_give_the_rows_of_one(sample, tmp_path):
     metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2))
     assert metrics['processes'] == 2 and math.isfinite(metrics['val_loss'])
-    tables = [predict_split(EvaluateSettings(data_dir=str(sample), checkpoint=str(tmp_path / 'checkpoints/best.pt'), num_workers=0, num_processes=n)) for n in (1, 2, 3)]
+    checkpoint = str(tmp_path / 'checkpoints/best.pt')
+    one = EvaluateSettings(data_dir=str(sample), checkpoint=checkpoint, num_workers=0, num_processes=1)
+    tables = [predict_split(one.model_copy(update={'num_processes': n})) for n in (1, 2, 3)]
     for other in tables[1:]:                 # two clips: the third process has nothing to do
         pd.testing.assert_frame_equal(tables[0].drop(columns='score'), other.drop(columns='score'))
         assert np.abs(tables[0].score - other.score).max() < 1e-6
