@@ -1,7 +1,7 @@
-"""What each approximation costs: the official frames losslessly in float32 against videos, JPEG, bf16, compiled, and every face computed once.
+"""What each approximation costs, against the official frames in float32: videos, JPEG, bf16, compiled, every face computed once.
 
 Usage: python benchmarks/approximations.py DATA_DIR CHECKPOINT [--split val] [--size 224]
-DATA_DIR in the official layout; with DATA_DIR/video_imgs (frames extracted the official way) those are the reference, else the videos as PNG are.
+DATA_DIR in the official layout; the reference is DATA_DIR/video_imgs (frames extracted the official way) where it is there, else the videos.
 Prints a Markdown table: mAP, its difference from the reference's, and the largest difference of a score.
 """
 import argparse
@@ -36,16 +36,17 @@ def main():
     args = parser.parse_args()
     model, _, _ = load_model(args.checkpoint)
     has_frames = (args.data_dir / 'video_imgs').is_dir()
-    stores = ([('official frames, PNG', dict(source='frames', image_format='png'))] if has_frames else []) + [
-        ('video, PNG', dict(source='videos', image_format='png')), *[(f'video, JPEG {q}', dict(source='videos', quality=q)) for q in (95, 90, 75)]]
+    stores = [('official frames, PNG', dict(source='frames', image_format='png'))] if has_frames else []
+    stores += [('video, PNG', dict(source='videos', image_format='png'))]
+    stores += [(f'video, JPEG {q}', dict(source='videos', quality=q)) for q in (95, 90, 75)]
     reference = None
-    print(f'| pictures | computation | mAP | difference | largest difference of a score |\n|---|---|---|---|---|')
+    print('| pictures | computation | mAP | difference | largest difference of a score |\n|---|---|---|---|---|')
     with tempfile.TemporaryDirectory() as work:
         for name, options in stores:
             settings, faces_dir = PrepareSettings(image_size=args.size, **options), Path(work) / name.replace(' ', '_')
             faces, _ = split_faces(args.data_dir, args.split, settings)
             clips = prepare_faces({args.split: faces}, args.data_dir, faces_dir, settings).clip_uid.tolist()
-            for how, table in variants(model, faces_dir, clips, args.size, reference is None):
+            for how, table in variants(model, faces_dir, clips, args.size, first=reference is None):
                 reference = table if reference is None else reference
                 gap, score = lam_metrics(table)['mAP'] - lam_metrics(reference)['mAP'], (table.score - reference.score).abs().max()
                 print(f'| {name} | {how} | {lam_metrics(table)["mAP"]:.6f} | {gap:+.1e} | {score:.1e} |', flush=True)

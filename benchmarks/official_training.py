@@ -65,11 +65,12 @@ def main():
         root, options = make_hard_cases(Path(folder)), PrepareSettings(source='frames', image_format='png', workers=1)
         prepare_faces({'val': split_faces(root, 'val', options)[0]}, root, root / 'faces', options)
         windows = FaceWindows(root / 'faces', list(CLIPS))
-        items = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[:args.steps * args.batch].view(args.steps, args.batch)
+        order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+        items = order[:args.steps * args.batch].view(args.steps, args.batch)
         batches = [{k: torch.from_numpy(v) for k, v in windows.__getitems__(i.tolist()).items()} for i in items]
         theirs = official_model(args.checkout.resolve(), args.model)
-        settings = TrainSettings(lr=5e-4, schedule='constant', warmup=0, flip=False, precision='fp32', image_size=None, weights=WEIGHTS, out_dir=folder)
-        run = new_run(settings.model_copy(update={'model': 'BaselineLSTM'}), torch.device('cpu'))        # both have the same layers
+        official = dict(lr=5e-4, schedule='constant', warmup=0, flip=False, precision='fp32', image_size=None, weights=WEIGHTS)
+        run = new_run(TrainSettings(**official, out_dir=folder), torch.device('cpu'))        # both models have the same layers
         run.model.load_state_dict(theirs.state_dict())
         losses = official_steps(theirs, batches), our_steps(run, batches)
     report(args, *losses, theirs.state_dict(), run.model.state_dict())

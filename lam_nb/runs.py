@@ -13,11 +13,16 @@ from base64 import b64encode
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import get_args, get_origin
 
 import jinja2
+import matplotlib
 import pandas as pd
+from IPython.display import display
+from markupsafe import Markup, escape
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 # %% ../nbs/00_runs.ipynb #is-list
@@ -165,7 +170,6 @@ class Progress:
     def _say(self):
         if not self.show: return
         if not _in_lab(): return print(self, flush=True)
-        from IPython.display import display
         if self.handle is None: self.handle = display({'text/plain': str(self)}, raw=True, display_id=True)
         else: self.handle.update({'text/plain': str(self)}, raw=True)
 
@@ -262,11 +266,14 @@ def save_figure(
     fig, # a matplotlib Figure
     path: str | Path, # the PNG to write; the SVG lies beside it
     dpi: int = 150, # of the PNG
+    show: bool = False, # display it in the notebook as well
 ) -> Path: # the PNG
-    "Saves a figure as PNG and SVG."
+    "Saves a figure as PNG and SVG; the SVG's text stays text."
     path = Path(path).with_suffix('.png')
-    for file in (path, path.with_suffix('.svg')):
-        with atomic_path(file) as part: fig.savefig(part, dpi=dpi, bbox_inches='tight')
+    with matplotlib.rc_context({'svg.fonttype': 'none'}):
+        for file in (path, path.with_suffix('.svg')):
+            with atomic_path(file) as part: fig.savefig(part, dpi=dpi, bbox_inches='tight')
+    if show: display(fig)
     return path
 
 # %% ../nbs/00_runs.ipynb #report-template
@@ -284,10 +291,11 @@ p { max-width: 46rem; white-space: pre-line } .lead { color: #57606a; margin-top
 .fact span { color: #57606a; font-size: .85rem }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem;
   font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; overflow-wrap: anywhere; min-width: 3rem }
+td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
+.settings td { white-space: normal; overflow-wrap: anywhere }
 th { color: #57606a; font-weight: 600 }
 .text, .settings td { text-align: left } td:first-child, th:first-child { padding-left: 0 }
-img { max-width: 100%; height: auto; display: block; margin: .8rem 0 }
+img { max-width: 100%; height: auto; margin: .8rem 1.2rem .8rem 0; vertical-align: top }
 footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 @media print { body { margin: 0; max-width: none; font-size: 11pt } h2 { break-after: avoid }
   img, tr, .facts { break-inside: avoid } table { display: table } }
@@ -302,19 +310,19 @@ footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 # %% ../nbs/00_runs.ipynb #report-item
 def _report_item(item):
     "One table or picture of a report as safe HTML."
-    from markupsafe import Markup, escape
     if isinstance(item, pd.DataFrame): return _report_table(item)
     if isinstance(item, dict):
         texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in item.items()}
         rows = [Markup('<tr><td>{}</td><td>{}</td></tr>').format(k, v) for k, v in texts.items()]
         return Markup('<table class="settings">{}</table>').format(Markup('').join(rows))
-    data = b64encode(Path(item).read_bytes()).decode()
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(escape(Path(item).stem.replace('_', ' ')), data)
+    picture, packed = Image.open(item), BytesIO()
+    picture.save(packed, 'WEBP', quality=88)                     # a third of the PNG, which lies beside the report
+    tag = Markup('<img alt="{}" width="{}" src="data:image/webp;base64,{}">')
+    return tag.format(escape(Path(item).stem.replace('_', ' ')), round(picture.width * .68), b64encode(packed.getvalue()).decode())
 
 # %% ../nbs/00_runs.ipynb #report-table
 def _report_table(table):
     "A DataFrame as safe HTML: texts to the left, numbers to the right, a dash for what is missing."
-    from markupsafe import Markup
     is_number = lambda column: pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     sides = ['num' if is_number(column) else 'text' for column in table.dtypes]
     text = lambda v: '–' if pd.api.types.is_scalar(v) and pd.isna(v) else f'{v:.4g}' if isinstance(v, float) else v

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TrainSettings', 'epoch_batches', 'learning_rate', 'mirror_some', 'window_loss', 'Run', 'new_run', 'save_run',
-           'resume_run', 'check_finite', 'train_epoch', 'score_loss', 'finish_epoch', 'class_weights', 'finish_run',
-           'train_process', 'train']
+           'resume_run', 'check_finite', 'train_step', 'train_epoch', 'score_loss', 'finish_epoch', 'class_weights',
+           'finish_run', 'train_process', 'train']
 
 # %% ../nbs/09_training.ipynb #imports
 import math
@@ -37,7 +37,7 @@ class TrainSettings(Settings):
     out_dir: str = 'outputs/train'                                    # the run's folder
     model: Literal['BaselineLSTM', 'GazeLSTM'] = 'BaselineLSTM'
     checkpoint: str | None = None                                     # first weights, of any origin; None: random, GazeLSTM: ImageNet
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=1)                                 # windows of a process
     lr: float = Field(1e-3, gt=0)                                     # highest learning rate
     schedule: Literal['constant', 'cosine'] = 'cosine'                # constant: official; cosine: falls to 0 at the end
@@ -45,11 +45,11 @@ class TrainSettings(Settings):
     weights: list[float] | Literal['auto'] = [0.136, 0.864]           # of the classes (not looking, looking); auto: from the labels
     flip: bool = True                                                 # mirror half of the training windows
     image_size: int | None = Field(64, ge=32)                         # side of the faces given to the model; None: as stored
-    train_stride: int = Field(5, ge=1)                                # every how many rows of a track
+    train_stride: int = Field(3, ge=1)                                # every how many rows of a track
     val_stride: int = Field(1, ge=1)
     num_workers: int = Field(1, ge=0)                                 # loader processes of a process
     num_processes: int = Field(0, ge=0)                               # 0: every GPU, or one process on the CPU
-    precision: Literal['auto', 'fp32', 'bf16'] = 'auto'               # auto: bf16 where the hardware has it
+    precision: Literal['auto', 'fp32', 'bf16'] = 'auto'               # auto: bf16 where it is fast; fp32: as the official code
     seed: int = 0
     save_every: int = Field(500, ge=1)                                # steps between checkpoints inside an epoch
     resume: bool = True                                               # go on from <out_dir>/checkpoints/last.pt when it is there
@@ -97,7 +97,8 @@ def window_loss(
     precision: str, # 'auto', 'fp32' or 'bf16'
 ) -> torch.Tensor: # a scalar
     "Class-weighted cross-entropy of a batch (a weighted mean, as in the official code)."
-    x = normalise(images.flatten(0, 1)).unflatten(0, images.shape[:2])     # (B, 7, 3, H, W)
+    x = normalise(images.flatten(0, 1))                                    # (B*7, 3, H, W), channels-last in memory
+    x = (x.contiguous() if precision == 'fp32' else x).unflatten(0, images.shape[:2])      # (B, 7, 3, H, W)
     with autocast(precision, images.device): logits = model(x)
     return F.cross_entropy(logits.float(), label, weights)
 
@@ -130,8 +131,9 @@ def new_run(
         report = load_weights(model, project_path(settings.checkpoint))
         if rank_and_size()[0] == 0: print(report)
     elif settings.model == 'GazeLSTM': load_imagenet(model)
-    model = model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), settings.lr, fused=True)
+    fast = settings.precision != 'fp32'                    # fp32 computes in the official order, to the last bit on the CPU
+    model = model.to(device, memory_format=torch.channels_last if fast else torch.contiguous_format)
+    optimizer = torch.optim.Adam(model.parameters(), settings.lr, fused=fast)
     return Run(settings, model, optimizer, project_path(settings.out_dir))
 
 # %% ../nbs/09_training.ipynb #save-run
@@ -183,6 +185,28 @@ def check_finite(
                                  'a longer warmup, or precision="fp32". The last checkpoint is from before')
     return loss
 
+# %% ../nbs/09_training.ipynb #train-step
+def train_step(
+    run: Run, # its optimizer and precision are used
+    model, # run.model, or wrapped for DDP
+    images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device
+    label: torch.Tensor, # (B,) int64, 0 or 1
+    weights: torch.Tensor, # (2,) of the classes
+) -> torch.Tensor: # the loss, a scalar on the device
+    "One step: loss, gradients, new weights."
+    loss = window_loss(model, images, label, weights, run.settings.precision)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    run.optimizer.step()
+    return loss.detach()
+
+# %% ../nbs/09_training.ipynb #note
+def _note(run, steps):
+    "What `Progress` says beside the rate; `steps` of this epoch are in the sum of losses."
+    loss = f', loss {run.loss_sum / steps:.3f}' if steps else ''
+    best = f', best mAP {run.best:.3f}' if run.history else ''
+    return f'epoch {run.epoch + 1} of {run.settings.epochs}{loss}{best}'
+
 # %% ../nbs/09_training.ipynb #train-epoch
 def train_epoch(
     run: Run, # its step, loss_sum and seconds advance
@@ -203,19 +227,14 @@ def train_epoch(
         for group in run.optimizer.param_groups: group['lr'] = lr
         images, label = (batch[k].to(device, non_blocking=True) for k in ('images', 'label'))
         if s.flip: images = mirror_some(images, [s.seed, run.epoch, run.step, rank])
-        loss = window_loss(model, images, label, weights, s.precision)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        run.optimizer.step()
-        losses += loss.detach()
+        losses += train_step(run, model, images, label, weights)
         run.step += 1
         if run.step % 20 == 0 or run.step == len(batches) or run.step % s.save_every == 0:
             run.loss_sum += check_finite(losses.item(), run.epoch, checked, run.step)
             run.seconds, checked = time.monotonic() - begin, run.step
             losses.zero_()
             if run.step % s.save_every == 0 and rank == 0: save_run(run)
-        note = f'epoch {run.epoch + 1} of {s.epochs}, loss {run.loss_sum / max(checked, 1):.3f}, best mAP {max(run.best, 0):.3f}'
-        progress.update(len(label) * size, note)
+        progress.update(len(label) * size, _note(run, checked))
 
 # %% ../nbs/09_training.ipynb #score-loss
 def score_loss(
