@@ -1,7 +1,7 @@
 """What each approximation costs, against the official frames in float32: videos, JPEG, bf16, compiled, every face computed once.
 
 Usage: python benchmarks/approximations.py DATA_DIR CHECKPOINT [--split val] [--size 224]
-DATA_DIR in the official layout; the reference is DATA_DIR/video_imgs (frames extracted the official way) where it is there, else the videos.
+DATA_DIR in the official layout; the reference is DATA_DIR/video_imgs (frames extracted the official way) if it is there, else the videos.
 Prints a Markdown table: mAP, its difference from the reference's, and the largest difference of a score.
 """
 import argparse

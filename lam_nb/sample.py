@@ -51,8 +51,8 @@ def _cross(a, b): # np.cross takes ten times as long for a single vector
 # %% ../nbs/02_sample.ipynb #person
 @dataclass(frozen=True)
 class Person:
-    "What stays the same about a face: lengths in metres in the head frame, colours RGB in 0..1."
-    identity: str
+    "What stays the same about a face: lengths in metres in the head frame, colours (3,) RGB in 0..1."
+    identity: str # 12 hex digits, one of its own for every person
     size: np.ndarray # (3,) scale of the skull in x, y, z
     jaw: float # width of the jaw, about 1
     skin: np.ndarray
@@ -74,7 +74,8 @@ class Person:
 HAIRS = np.array([[.06, .05, .04], [.16, .10, .06], [.30, .19, .10], [.62, .46, .25], [.45, .20, .08], [.60, .59, .57]]) # RGB
 IRISES = np.array([[.20, .11, .05], [.30, .18, .08], [.22, .30, .16], [.20, .34, .52], [.30, .36, .40]])
 
-def make_person(rng: np.random.Generator) -> Person:
+def make_person(rng: np.random.Generator, # all that varies is drawn from it: the same state, the same person
+               ) -> Person: # somebody new, with an identity of their own
     "A person by chance."
     u, man, tone = rng.uniform, rng.random() < .5, rng.beta(1.6, 1.3)
     skin = np.clip((np.array([.36, .23, .16]) * (1 - tone) + np.array([.94, .74, .62]) * tone) * u(.95, 1.05, 3), 0, 1)
@@ -298,17 +299,18 @@ def _glasses(canvas, rays, light, person):
     _over(canvas, at, np.full((3, *t.shape), .06, F4), m * (canvas['rgba'][3][at] > 0), t)
 
 # %% ../nbs/02_sample.ipynb #draw-head
+# act: pose and gaze in radians; blink 0 open .. 1 shut; mouth in metres; lift of the brows, 1 is 3 mm; cup 0 away .. 1 at the mouth
 NEUTRAL = dict(yaw=0., pitch=0., roll=0., gaze_yaw=0., gaze_pitch=0., blink=0., mouth=0., lift=0., cup=0.)
 DAYLIGHT = dict(dir=np.array([.35, .55, .75]), ambient=.45, key=.62, colour=np.array([1., 1., 1.]))
 
-def draw_head(person: Person,
+def draw_head(person: Person, # whose head: lengths and colours
               act: dict = NEUTRAL, # pose and gaze in the line-of-sight frame, radians; blink, mouth, lift, cup
-              centre = (0., 0., -1.), # point between the eyes, camera frame, metres
+              centre = (0., 0., -1.), # point between the eyes, camera frame, metres; in sight only where z is below 0
               camera = (400., 80., 80.), # f, cx, cy in pixels
-              size = (160, 160), # width and height of the picture
-              light: dict = DAYLIGHT, # direction in the camera frame
-              up = (0., 1., 0.), # the world's up in the camera frame
-             ) -> tuple: # RGBA planes (4, h, w) float32, premultiplied, or None when out of sight; their corner (x0, y0)
+              size = (160, 160), # width and height of the picture in pixels
+              light: dict = DAYLIGHT, # dir: towards the light, camera frame, any length; ambient, key: brightness; colour: RGB factors
+              up = (0., 1., 0.), # the world's up in the camera frame, unit length
+             ) -> tuple: # RGBA planes (4, h, w) float32 in 0..1, premultiplied, and their corner (x0, y0); (None, None) when out of sight
     "Ray-cast one head."
     centre, (f, cx, cy) = np.asarray(centre, float), camera
     turn = _line_of_sight(centre, np.asarray(up)) @ rotation(act['yaw'], act['pitch'], act['roll'])
@@ -333,12 +335,12 @@ BOX_POINTS = np.array([[i, j, k] for i in (-.95, -.6, 0, .6, .95) for j in (-.2,
                        if i * i + j * j + k * k <= 1.2]) # on the cranium, in radii; mirrored for the jaw
 BOX_POINTS = BOX_POINTS / np.maximum(np.linalg.norm(BOX_POINTS, axis=1, keepdims=True), 1)
 
-def face_box(person: Person,
-             act: dict, # as for draw_head
-             centre, # as for draw_head
+def face_box(person: Person, # whose face: skull, jaw and nose set the extent, hair and glasses do not
+             act: dict, # yaw, pitch, roll in the line-of-sight frame, radians; the rest of it does not matter
+             centre: np.ndarray, # (3,) point between the eyes, camera frame, metres
              camera, # f, cx, cy in pixels
-             up = (0., 1., 0.),
-            ) -> np.ndarray: # x1, y1, x2, y2 in pixels, may leave the picture
+             up = (0., 1., 0.), # the world's up in the camera frame, unit length
+            ) -> np.ndarray: # (4,) x1, y1, x2, y2 in pixels, not rounded, may leave the picture
     "What a face detector would give: forehead to chin and ear to ear, with a little margin."
     ((c, r), (cj, rj)), (f, cx, cy) = _skull(person), camera
     turn = _line_of_sight(centre, np.asarray(up)) @ rotation(act['yaw'], act['pitch'], act['roll'])
@@ -351,11 +353,11 @@ def face_box(person: Person,
 # %% ../nbs/02_sample.ipynb #plan-looks
 LOOK, AWAY = 8., 15. # degrees: a gaze within LOOK of the camera looks at us; who looks elsewhere aims at least AWAY from it
 
-def plan_looks(rng: np.random.Generator,
-               people: int, # number of people in the clip
+def plan_looks(rng: np.random.Generator, # draws the lengths of the fixations and which of them look
+               people: int, # number of people in the clip, 1 or more
                seconds: float, # length of the clip
-               looking: float = .14, # wanted share of the time spent looking, of all people together
-              ) -> list: # for each person (duration in seconds, looks at the camera) of each fixation
+               looking: float = .14, # wanted share of the time spent looking, 0..1, of all people together
+              ) -> list: # for each person a list of fixations (duration in seconds, looks at the camera: bool) that add up to `seconds`
     "Fixations of 0.3 to 1.5 s; a random subset of them, worth the wanted share, goes to the camera."
     plans = []
     for _ in range(people):
@@ -397,11 +399,11 @@ def _wave(rng, n, fps, period, size):
     return sum(size * rng.normal() / k * np.sin(2 * np.pi * (t * k / period / rng.uniform(.8, 1.3) + rng.random())) for k in (1, 1.7, 3.1))
 
 # %% ../nbs/02_sample.ipynb #gaze-motion
-def gaze_motion(rng: np.random.Generator,
-                fixations: list, # (duration in seconds, looks at the camera) one after the other
-                n: int, # number of frames
-                fps: float = 30.,
-               ) -> dict: # arrays (n,): yaw, pitch, roll, gaze_yaw, gaze_pitch in radians, blink 0..1
+def gaze_motion(rng: np.random.Generator, # draws aims, tremor and blinks
+                fixations: list, # of plan_looks for one person: (duration in seconds, looks at the camera); the last one goes on to the end
+                n: int, # number of frames; number k, counted from 0, is the moment k / fps
+                fps: float = 30., # frames a second
+               ) -> dict: # arrays (n,): yaw, pitch, roll, gaze_yaw, gaze_pitch in radians, line-of-sight frame; blink 0 open .. 1 shut
     "Head and eyes of one person: the eyes jump (saccades), the head follows like a damped spring, the lids blink."
     ends = np.cumsum([d for d, _ in fixations])
     head, gaze, last = np.zeros((n, 2)), np.zeros((n, 2)), -1
@@ -481,7 +483,7 @@ def _shelves(rng, img, wood):
         y += .12
 
 # %% ../nbs/02_sample.ipynb #room
-def make_room(rng: np.random.Generator,
+def make_room(rng: np.random.Generator, # draws colours, paper and furniture
               width: int, # pixels
               height: int, # pixels
              ) -> np.ndarray: # (height, width, 3) uint8, RGB
@@ -550,12 +552,12 @@ class Scene:
     places: list # one (n + 1, 3) array a person: what the head turns about, world frame, metres
     turns: np.ndarray # (n + 1, 3, 3) camera frame -> world frame
     positions: np.ndarray # (n + 1, 3) camera in the world, metres
-    room: np.ndarray # (H, W, 3) uint8
-    light: dict # direction in the world frame
-    noise: np.ndarray # sensor noise to cut from
-    offsets: np.ndarray # (n + 1, 2) where to cut it
-    size: tuple # width, height in pixels
-    fps: int
+    room: np.ndarray # (3 h / 2, 3 w / 2, 3) uint8, RGB: the wall behind the people, larger than the picture
+    light: dict # dir: towards the light, world frame; ambient, key: brightness; colour: RGB factors
+    noise: np.ndarray # (3, h + 64, w + 64) float32, sensor noise to cut from, 1 is full white
+    offsets: np.ndarray # (n + 1, 2) where to cut it: y, x in 0..63
+    size: tuple # width w, height h in pixels
+    fps: int # frames a second
 
     @property
     def n(self): return len(self.turns) - 1
@@ -563,13 +565,13 @@ class Scene:
     def camera(self): return .85 * self.size[0], self.size[0] / 2, self.size[1] / 2 # f, cx, cy in pixels
 
 # %% ../nbs/02_sample.ipynb #make-scene
-def make_scene(rng: np.random.Generator,
-               seconds: float = 6., # length of the clip
+def make_scene(rng: np.random.Generator, # all that varies is drawn from it: the same state, the same scene
+               seconds: float = 6., # length of the clip: n = seconds * fps frames, rounded
                size: tuple = (480, 360), # width, height in pixels
-               fps: int = 30,
-               people: tuple = (2, 4), # at least, at most
-               looking: float = .14, # wanted share of looking
-              ) -> Scene:
+               fps: int = 30, # frames a second
+               people: tuple = (2, 4), # number of people: least and most, both included
+               looking: float = .14, # wanted share of looking, 0..1, of all people and frames together
+              ) -> Scene: # n + 1 states: annotation frames 0 to n
     "People, their motion, the camera's, a room and its light, by chance."
     n, count, (w, h) = round(seconds * fps) + 1, int(rng.integers(people[0], people[1] + 1)), size
     persons = [make_person(rng) for _ in range(count)]
@@ -641,9 +643,9 @@ def _paste(frame, rgba, corner):
         plane += colour
 
 # %% ../nbs/02_sample.ipynb #render-frame
-def render_frame(scene: Scene,
-                 k: int, # annotation frame, 0 .. n
-                 bodies: list = None, # cast before, to save time
+def render_frame(scene: Scene, # of make_scene
+                 k: int, # annotation frame, 0 to scene.n
+                 bodies: list = None, # of _body, one a person, to draw many frames of a scene; None: cast here, about 1 ms a person
                 ) -> np.ndarray: # (H, W, 3) uint8, RGB
     "The picture that the camera takes at frame k."
     bodies = bodies or [_body(p, scene.light) for p in scene.people]
@@ -682,11 +684,11 @@ def _seen(boxes, far, size):
     return (common(boxes, np.array([0, 0, *size])) > .6 * _area(boxes)) & (hidden.max(2) < .35 * _area(boxes))
 
 # %% ../nbs/02_sample.ipynb #tracks
-def detect(rng: np.random.Generator,
-           boxes: np.ndarray, # (n, 4) true boxes of one face in pixels
-           seen: np.ndarray, # (n,) bool
-           fps: float = 30.,
-          ) -> list: # tracks: (frames (m,), boxes (m, 4)), rounded to quarter pixels
+def detect(rng: np.random.Generator, # draws jitter, misses, gaps and losses
+           boxes: np.ndarray, # (n, 4) true boxes of one face, x1, y1, x2, y2 in pixels; row k is annotation frame k
+           seen: np.ndarray, # (n,) bool: could be seen at all
+           fps: float = 30., # frames a second; gaps and losses come at rates per second
+          ) -> list: # tracks: (frames (m,) from 0, ascending; boxes (m, 4) in pixels, rounded to quarters); empty when never seen
     "What a tracker makes of a face: jitter, single misses, gaps, a new track after a loss."
     n, size = len(boxes), np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     noisy = boxes + size * (rng.normal(0, .008, (n, 4)) + np.stack([_wave(rng, n, fps, 1., .008) for _ in range(4)], 1))
@@ -722,11 +724,11 @@ def _clip_head(ids, rng, n, fps):
                 clip_start_sec=0, clip_end_sec=n / fps, clip_start_frame=0, clip_end_frame=n, valid=True)
 
 # %% ../nbs/02_sample.ipynb #annotate
-def annotate(scene: Scene,
-             tracks: list, # per person, of detect
-             ids: dict, # uids: clip, source, video
-             rng: np.random.Generator,
-            ) -> dict: # one clip of av_*.json
+def annotate(scene: Scene, # of make_scene
+             tracks: list, # per person, of detect: frames 0 to scene.n - 1
+             ids: dict, # uids under the keys clip, source, video
+             rng: np.random.Generator, # draws the clip's place in its video, track numbers, `is_at_me` and the quirks
+            ) -> dict: # one clip of av_*.json; start_frame and end_frame are clip-relative, 0-based, both ends included
     "Ego4D's record of a clip, with some of the real ones' quirks."
     n, fps = scene.n, scene.fps
     clip = _clip_head(ids, rng, n, fps)
@@ -762,11 +764,11 @@ def _quirks(persons, looks, clip, rng, fps):
         persons[1]['tracking_paths'].append(_path('1_visual_anchor', [0], [[20., 20., 60., 60.]], clip['video_start_frame']))
 
 # %% ../nbs/02_sample.ipynb #truth
-def truth_table(scene: Scene,
+def truth_table(scene: Scene, # of make_scene
                 tracks: list, # per person, of detect
-                far: np.ndarray, # (n + 1, people) metres
-                ids: dict, # uids: clip; names of the tracks per person
-               ) -> pd.DataFrame: # one row a face and frame of a track; angles in degrees
+                far: np.ndarray, # (n + 1, people) distances of scene_faces, metres
+                ids: dict, # clip: its uid; tracks: for each person the names of the tracks
+               ) -> pd.DataFrame: # one row a face and frame from 1, gaps of a track included; angles in degrees, distance in metres
     "The true pose and gaze of every annotated or interpolated face, in the line-of-sight frame."
     rows = []
     for i, (person, act) in enumerate(zip(scene.people, scene.acts)):
@@ -784,8 +786,8 @@ def truth_table(scene: Scene,
 # %% ../nbs/02_sample.ipynb #sound
 RATE = 16000 # samples a second
 
-def make_sound(scene: Scene,
-               rng: np.random.Generator,
+def make_sound(scene: Scene, # of make_scene: who speaks when, and at what pitch
+               rng: np.random.Generator, # draws the noise of the room
               ) -> np.ndarray: # (samples,) float32 in -1..1, 16 kHz mono; starts with the picture of frame 1
     "A hum for everybody who speaks, as loud as the mouth is open, over a quiet room."
     n = int(scene.n / scene.fps * RATE)
@@ -798,11 +800,11 @@ def make_sound(scene: Scene,
     return np.clip(sound, -1, 1).astype(F4)
 
 # %% ../nbs/02_sample.ipynb #write-video
-def write_video(path, # the MP4 to write
-                frames, # iterable of (H, W, 3) uint8, RGB
-                sound: np.ndarray, # (samples,) float32, 16 kHz mono
-                size: tuple, # width, height in pixels, even
-                fps: int = 30,
+def write_video(path, # the MP4 to write; appears only when it is complete
+                frames, # iterable of (H, W, 3) uint8, RGB: annotation frames 1, 2, ...
+                sound: np.ndarray, # (samples,) float32 in -1..1, 16 kHz mono
+                size: tuple, # width W, height H in pixels, even
+                fps: int = 30, # pictures a second; a key frame every second
                ):
     "H.264 in one slice a picture, and AAC; one thread, so that the bytes are the same everywhere."
     import av
@@ -843,9 +845,9 @@ def _write_crop(img, crop, path):
 # %% ../nbs/02_sample.ipynb #write-clip
 def write_clip(out_dir, # the data set's folder
                split: str, # train, val, test
-               index: int, # number of the clip in its split
-               settings: dict, # of check_sample
-              ) -> dict: # the clip's record, truth, labels of its challenge crops
+               index: int, # number of the clip in its split, from 0
+               settings: dict, # seed, seconds, width, height, fps, people, looking: see make_sample
+              ) -> dict: # split, index, clip (record), truth (table), labels (clip_uid, unique_id, track_id, frame, label of each crop)
     "Make one clip: everything follows from the seed, the split and the index."
     rng = np.random.default_rng([settings['seed'], ('train', 'val', 'test').index(split), index])
     ids, out_dir = dict(clip=_uid(rng), source=_uid(rng), video=_uid(rng)), Path(out_dir)
@@ -882,7 +884,8 @@ def _pictures(scene, crops, folder):
 LIMITS = dict(seed=(0, 2**32 - 1), train_clips=(0, 10000), val_clips=(0, 10000), test_clips=(0, 10000), seconds=(.5, 300.),
               width=(160, 3840), height=(120, 2160), fps=(5, 120), looking=(.02, .9), workers=(0, 1024))
 
-def check_sample(settings: dict) -> dict: # the same, refused with a ValueError when something is out of range
+def check_sample(settings: dict, # every parameter of make_sample but out_dir and progress, by name
+                ) -> dict: # the same, refused with a ValueError when something is out of range
     "Check the parameters of make_sample."
     for name, (low, high) in LIMITS.items():
         value, kind = settings[name], (int, float) if isinstance(low, float) else int
@@ -934,14 +937,17 @@ def _write_text(path, text):
 
 # %% ../nbs/02_sample.ipynb #make-sample
 def make_sample(out_dir, # folder of the data set; made if missing, refused if it holds anything else
-                seed: int = 0, # the same seed gives the same bytes, whatever the number of workers
-                train_clips: int = 26, val_clips: int = 8, test_clips: int = 3,
-                seconds: float = 6., # length of every clip
-                width: int = 480, height: int = 360, # pixels, even
-                fps: int = 30,
-                people: tuple = (2, 4), # people a clip, least and most
-                looking: float = .14, # wanted share of looking
-                workers: int = 0, # processes; 0: every core that the work is worth
+                seed: int = 0, # 0 to 2**32 - 1; the same seed gives the same bytes, whatever the number of workers
+                train_clips: int = 26, # 0 to 10000, each with people of its own
+                val_clips: int = 8, # 0 to 10000
+                test_clips: int = 3, # 0 to 10000; challenge crops in place of annotations
+                seconds: float = 6., # length of every clip, .5 to 300
+                width: int = 480, # of the videos in pixels, even, 160 to 3840
+                height: int = 360, # of the videos in pixels, even, 120 to 2160
+                fps: int = 30, # pictures and annotation frames a second, 5 to 120
+                people: tuple = (2, 4), # people a clip, least and most, from 1 to 6
+                looking: float = .14, # wanted share of looking in every clip, .02 to .9
+                workers: int = 0, # processes, 0 to 1024; 0: every core that the work is worth
                 progress: bool = True, # say how far it is
                ) -> Path: # out_dir
     "Make a data set in Ego4D's layout. Running it again with the same parameters changes nothing."
