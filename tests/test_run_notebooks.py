@@ -42,7 +42,7 @@ def test_each_leaves_what_the_contract_names(runs, name, files):
     assert not [f for f in [*files, 'settings.json', 'report.html'] if not (folder / f).stat().st_size]
     figures = list((folder / 'figures').glob('*.png'))
     assert figures and all(f.with_suffix('.svg').exists() for f in figures)
-    assert (folder / 'report.html').read_text().count('data:image/png;base64') >= 2
+    assert (folder / 'report.html').read_text().count('src="data:image/webp;base64') >= 2
     assert next(folder.glob('*.ipynb')).stat().st_size < 3e6
 
 
