@@ -5,7 +5,11 @@ import nbformat
 import pandas as pd
 import papermill as pm
 import pytest
+import yaml
 from conftest import ROOT
+
+from lam_nb.faces import ClipFaces
+from lam_nb.models import read_checkpoint
 
 FAST = dict(epochs=1, batch_size=16, train_stride=5, val_stride=2, image_size=32, num_workers=0, num_processes=1)
 
@@ -86,3 +90,14 @@ def test_ego4d_mini(mini, tmp_path):
     out = run('prepare', tmp_path, data_dir=str(mini), faces_dir=str(tmp_path / 'faces'), splits=['train', 'val', 'test'], image_size=64)
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['faces'] == 1341 + 447 + 147 and summary['status'] == {'made': 8}
+
+
+def test_the_official_recipe_takes_a_step_at_full_size(runs, sample, tmp_path):
+    "recipes/official.yaml on 224-pixel faces: the few windows of the tiny sample are one step of its batch of 64."
+    recipe = yaml.safe_load((ROOT / 'nbs/recipes/official.yaml').read_text())
+    faces_dir = str(runs['prepare'].parent / 'faces')
+    out = run('train', tmp_path, **{**recipe, 'data_dir': str(sample), 'faces_dir': faces_dir, 'epochs': 1, 'num_workers': 0})
+    saved = read_checkpoint(out / 'checkpoints/last.pt')
+    steps = {int(s['step']) for s in saved['optimizer']['state'].values()}
+    assert steps == {1} and saved['settings']['train_stride'] == 3 and saved['history'][0]['lr'] == 5e-4
+    assert ClipFaces(next((runs['prepare'].parent / 'faces').glob('*.arrow'))).about['image_size'] == 224
