@@ -441,7 +441,9 @@ def _cumulative(ax, values, xlabel, ylabel, what):
         ax.step(x, np.linspace(0, 1, 400), where='post', color=SPLIT_COLOURS.get(split, GREY))
     _key(ax, *((f'{k}: median {np.median(values[k]):,.0f}', SPLIT_COLOURS.get(k, GREY)) for k in drawn))
     ax.set_xscale('log')
-    ax.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = min(x[0] for x in drawn.values()), max(x[-1] for x in drawn.values())
+    ticks = [t for t in (b * 10 ** e for e in range(6) for b in (1, 2, 5)) if low <= t <= high]
+    ax.set_xticks(ticks if len(ticks) > 2 else sorted({low, *ticks, high}))
     ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f'{v:,.0f}'))
     ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
