@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BATCH_ROWS', 'SCHEMA', 'crop_face', 'encode_face', 'decode_face', 'video_frames', 'folder_frames', 'challenge_faces',
-           'write_store', 'store_path', 'ClipFaces', 'find_source', 'PrepareSettings', 'clip_images', 'fingerprint',
-           'prepare_clip', 'split_faces', 'prepare_faces']
+           'write_store', 'store_path', 'ClipFaces', 'challenge_root', 'find_source', 'PrepareSettings', 'clip_images',
+           'fingerprint', 'prepare_clip', 'split_faces', 'note_unavailable', 'prepare_faces']
 
 # %% ../nbs/04_faces.ipynb #imports
 import hashlib, json, re, tempfile, time
@@ -19,9 +19,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from joblib import Parallel, delayed
+from pydantic import Field
 
 from .annotations import check_id, load_faces
-from .runs import Progress, Settings, atomic_path
+from .runs import Progress, Settings, atomic_path, write_json
 
 # %% ../nbs/04_faces.ipynb #crop-face
 def crop_face(
@@ -74,8 +75,15 @@ def _decode(path):
             if not container.streams.video: raise ValueError(f'{path} has no video stream')
             stream = container.streams.video[0]
             stream.thread_count = 1                              # one process a clip uses the cores better than threads do
-            yield from container.decode(stream)
+            for packet in container.demux(stream): yield from _frames_of(packet)
     except av.FFmpegError as e: raise ValueError(f'{path} cannot be decoded: {e}') from e
+
+# %% ../nbs/04_faces.ipynb #frames-of
+def _frames_of(packet):
+    "The frames of a packet; none if it is damaged."
+    import av
+    try: return packet.decode()
+    except av.FFmpegError: return []
 
 # %% ../nbs/04_faces.ipynb #show
 def _show(frame, wanted, first, stop):
@@ -118,13 +126,12 @@ def challenge_faces(
     "The crops of one challenge video. `clip_uid` is the video's id; boxes are NaN, labels -1."
     folder, rows, skipped = Path(folder), [], []
     for file in sorted(folder.glob('*/*')):
-        name = re.fullmatch(r'(\d+)_(.+)\.(jpe?g|png)', file.name, re.IGNORECASE)
-        if name:
+        name = re.fullmatch(r'(\d{1,9})_(.+)\.(jpe?g|png)', file.name, re.IGNORECASE)
+        try:
+            if not name: raise ValueError(f'not <frame>_<unique_id>.jpg: {file.name[:80]}')
             track, unique = check_id(file.parent.name, 'track_id'), check_id(name[2], 'unique_id')
             rows.append((folder.name, track, int(name[1]), unique, str(file)))
-        else:
-            reason = f'not <frame>_<unique_id>.jpg: {file.name[:80]}'
-            skipped.append(dict(clip_uid=folder.name, track_id=file.parent.name, frame=-1, reason=reason, count=1))
+        except ValueError as e: skipped.append(dict(clip_uid=folder.name, track_id=file.parent.name, frame=-1, reason=str(e), count=1))
     faces = pd.DataFrame(rows, columns=['clip_uid', 'track_id', 'frame', 'unique_id', 'file'])
     faces.insert(2, 'person_id', '')
     for column in ('x1', 'y1', 'x2', 'y2'): faces[column] = np.nan
@@ -220,6 +227,15 @@ class ClipFaces:
     def picture(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
         return decode_face(self.image(row), size or self.about['image_size'])
 
+# %% ../nbs/04_faces.ipynb #challenge-root
+def challenge_root(
+    data_dir: str | Path, # root of the data
+) -> Path: # may not exist
+    "The folder of the challenge's crops: the official one, or where the `ego4d` command and an unpacked archive leave it."
+    data = Path(data_dir)
+    places = [data / 'videos_challenge', data / 'v2/social_test/videos_challenge', data / 'social_test/videos_challenge']
+    return next((p for p in places if p.is_dir()), places[0])
+
 # %% ../nbs/04_faces.ipynb #find-source
 def find_source(
     data_dir: str | Path, # root of the data
@@ -231,7 +247,7 @@ def find_source(
     places = [
         ('videos', data / 'videos' / f'{uid}.mp4', -1), ('videos', data / 'v2' / 'clips' / f'{uid}.mp4', 0),
         ('videos', data / 'clips' / f'{uid}.mp4', 0), ('frames', data / 'video_imgs' / uid, -1),
-        ('crops', data / 'videos_challenge' / uid, 0)]
+        ('crops', challenge_root(data) / uid, 0)]
     places = [p for p in places if source in ('auto', p[0])]
     for place in places:
         if place[1].exists(): return place
@@ -244,15 +260,15 @@ class PrepareSettings(Settings):
     data_dir: str = 'data/sample'                                     # root of the data, official layout or the ego4d command's
     faces_dir: str | None = None                                      # face store to write; None: <data_dir>/faces
     out_dir: str = 'outputs/prepare'                                  # the run's folder
-    splits: list[Literal['train', 'val', 'test']] = ['train', 'val']  # test: the challenge's crops
+    splits: list[Literal['train', 'val', 'test']] = Field(['train', 'val'], min_length=1)  # test: the challenge's crops
     source: Literal['auto', 'videos', 'frames', 'crops'] = 'auto'     # where pictures are taken from
     image_format: Literal['jpeg', 'png'] = 'jpeg'                     # png: lossless, seven times larger
-    quality: int = 90                                                 # of a JPEG, 1 to 100
-    image_size: int = 224                                             # side of the stored faces, pixels
+    quality: int = Field(90, ge=1, le=100)                            # of a JPEG
+    image_size: int = Field(224, ge=16, le=1024)                      # side of the stored faces, pixels
     frame_offset: int | None = None                                   # position = annotation frame + this; None: the source's own
-    workers: int = 0                                                  # processes; 0: one a core
+    workers: int = Field(0, ge=0)                                     # processes; 0: one a core
     clips: list[str] | None = None                                    # only these clip uids; None: all
-    max_gap: int | None = None                                        # longest gap of a track to fill, frames; None: any (official)
+    max_gap: int | None = Field(None, ge=0)                           # longest gap of a track to fill, frames; None: any (official)
     labels: Literal['official', 'is_at_me'] = 'official'              # is_at_me: only segments marked so count as looking
 
 # %% ../nbs/04_faces.ipynb #clip-images
@@ -321,7 +337,7 @@ def prepare_clip(
         about = dict(fingerprint=mark, split=split, source=kind, frame_offset=offset, **kept)
         if status == 'made': write_store(store.path, faces, clip_images(kind, path, faces, offset, settings), about)
         counts = dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size)
-    except (OSError, ValueError) as e: status, counts = 'failed', dict(reason=f'{type(e).__name__}: {e}')
+    except (OSError, ValueError, cv2.error) as e: status, counts = 'failed', dict(reason=f'{type(e).__name__}: {e}')
     return {**done, **counts, 'status': status, 'seconds': time.monotonic() - begin}
 
 # %% ../nbs/04_faces.ipynb #is-current
@@ -340,14 +356,32 @@ def split_faces(
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # the faces table; what was left out (clip_uid, track_id, frame, reason, count)
     "The faces of a split: from the annotations, or for `test` from the challenge's crops."
     if split != 'test': return load_faces(data_dir, split, clips=settings.clips, max_gap=settings.max_gap, labels=settings.labels)
-    root = Path(data_dir) / 'videos_challenge'
+    root = challenge_root(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f'no folder {root}: the test split is made of the challenge\'s crops '
-                                '(videos_challenge/<video_id>/<track_id>/*.jpg)')
+                                '(videos_challenge/<video_id>/<track_id>/*.jpg); unpack the archives of social_test first')
     folders = [f for f in sorted(root.iterdir()) if f.is_dir() and (settings.clips is None or f.name in settings.clips)]
     parts = [challenge_faces(f) for f in folders]
     skipped = pd.DataFrame([row for _, rows in parts for row in rows], columns=['clip_uid', 'track_id', 'frame', 'reason', 'count'])
     return pd.concat([faces for faces, _ in parts], ignore_index=True) if parts else challenge_faces(root / 'none')[0], skipped
+
+# %% ../nbs/04_faces.ipynb #note-unavailable
+def note_unavailable(
+    faces_dir: str | Path, # face store
+    reasons: dict[str, str], # clip uid -> why it has no store; '' if it has one now
+) -> dict[str, str]: # all clips known to be unavailable -> why
+    "Brings the list of unavailable clips up to date, and returns it."
+    file = Path(faces_dir) / 'unavailable.json'
+    known = json.loads(file.read_text()) if file.exists() else {}
+    now = {uid: why for uid, why in sorted({**known, **reasons}.items()) if why}
+    if now != known: write_json(file, now)
+    return now
+
+# %% ../nbs/04_faces.ipynb #remove-leftovers
+def _remove_leftovers(faces_dir):
+    "Removes the temporary files of runs that were killed: those that nobody has written to for an hour."
+    for part in Path(faces_dir).glob('.*.part*'):
+        if time.time() - part.stat().st_mtime > 3600: part.unlink(missing_ok=True)
 
 # %% ../nbs/04_faces.ipynb #prepare-faces
 def prepare_faces(
@@ -359,6 +393,7 @@ def prepare_faces(
     "Makes the face store of all clips, in parallel processes."
     work = [(split, clip) for split, table in faces.items() for _, clip in table.groupby('clip_uid', sort=False)]
     Path(faces_dir).mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(faces_dir)
     workers = min(settings.workers or -1, max(len(work), 1))
     jobs = (delayed(prepare_clip)(data_dir, faces_dir, split, clip.reset_index(drop=True), settings) for split, clip in work)
     results, frames = [], sum(len(clip) for _, clip in work)
@@ -366,4 +401,5 @@ def prepare_faces(
         for done in Parallel(workers, return_as='generator')(jobs):
             results.append(done)
             progress.update(done['faces'], f'{len(results)} of {len(work)} clips')
+    note_unavailable(faces_dir, {r['clip_uid']: r['reason'] for r in results})
     return pd.DataFrame(results)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 def _is_list(cls, name):
     "Whether the field `name` of a `Settings` class takes a list."
     kind = getattr(cls.model_fields.get(name), 'annotation', None)
-    return list in [get_origin(k) or k for k in (kind, *get_args(kind))]
+    return bool({list, tuple} & {get_origin(k) or k for k in (kind, *get_args(kind))})
 
 # %% ../nbs/00_runs.ipynb #settings
 class Settings(BaseModel):
@@ -211,8 +211,12 @@ def launch(
     num_processes: int = 0, # 0: every GPU, or one process without one
 ): # what `fn` returns in the process of rank 0
     "Runs `fn(*args)` in each of `num_processes` processes on this machine, joined in a process group."
-    n = process_count(num_processes)
+    import torch
+    n, gpus = process_count(num_processes), torch.cuda.device_count()
     if n == 1: return fn(*args)
+    if 0 < gpus < n:
+        raise ValueError(f'num_processes = {n}, but this machine has {gpus} GPU{"s" * (gpus > 1)}: give at most {gpus}, '
+                         'or set CUDA_VISIBLE_DEVICES="" to run on the CPU')
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=n, run_id=f'lam_nb-{os.getpid()}-{time.monotonic_ns()}',

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TrainSettings', 'epoch_batches', 'learning_rate', 'mirror_some', 'window_loss', 'Run', 'new_run', 'save_run',
-           'resume_run', 'check_finite', 'train_step', 'train_epoch', 'score_loss', 'finish_epoch', 'class_weights',
-           'finish_run', 'train_process', 'train']
+           'resume_run', 'check_finite', 'train_step', 'data_mark', 'train_epoch', 'score_loss', 'finish_epoch',
+           'class_weights', 'check_validation', 'finish_run', 'train_process', 'train']
 
 # %% ../nbs/09_training.ipynb #imports
+import hashlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -17,14 +18,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from .evaluation import lam_metrics
-from .inference import autocast, choose_device, predict, stored_clips
+from .inference import autocast, choose_device, predict, set_arithmetic, stored_clips
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
 from .runs import Progress, Settings, atomic_path, launch, project_path, rank_and_size, write_json
 from .windows import FaceWindows, as_tensors, one_thread
@@ -42,7 +44,7 @@ class TrainSettings(Settings):
     lr: float = Field(1e-3, gt=0)                                     # highest learning rate
     schedule: Literal['constant', 'cosine'] = 'cosine'                # constant: official; cosine: falls to 0 at the end
     warmup: float = Field(0.15, ge=0, lt=1)                           # share of all steps in which the rate rises from 0
-    weights: list[float] | Literal['auto'] = [0.136, 0.864]           # of the classes (not looking, looking); auto: from the labels
+    weights: tuple[PositiveFloat, PositiveFloat] | Literal['auto'] = (0.136, 0.864)    # of not looking, looking; auto: from the labels
     flip: bool = True                                                 # mirror half of the training windows
     image_size: int | None = Field(64, ge=32)                         # side of the faces given to the model; None: as stored
     train_stride: int = Field(3, ge=1)                                # every how many rows of a track
@@ -50,8 +52,8 @@ class TrainSettings(Settings):
     num_workers: int = Field(1, ge=0)                                 # loader processes of a process
     num_processes: int = Field(0, ge=0)                               # 0: every GPU, or one process on the CPU
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto'               # auto: bf16 where it is fast; fp32: as the official code
-    seed: int = 0
-    save_every: int = Field(500, ge=1)                                # steps between checkpoints inside an epoch
+    seed: int = Field(0, ge=0)
+    save_every: int = Field(100, ge=1)                                # steps between checkpoints inside an epoch
     resume: bool = True                                               # go on from <out_dir>/checkpoints/last.pt when it is there
 
 # %% ../nbs/09_training.ipynb #epoch-batches
@@ -113,8 +115,11 @@ class Run:
     epoch: int = 0                                       # epochs finished
     step: int = 0                                        # batches of the current epoch that are done
     loss_sum: float = 0.                                 # sum of this epoch's batch losses so far (rank 0)
+    loss_steps: int = 0                                  # batches in that sum
     seconds: float = 0.                                  # spent in this epoch so far
     history: list = field(default_factory=list)          # a dict an epoch
+    size: int = 0                                        # side of the faces, pixels
+    data: str = ''                                       # what the training windows are made of: `data_mark`
 
     @property
     def best(self) -> float: return max((h['mAP'] for h in self.history), default=-1.)
@@ -142,10 +147,12 @@ def save_run(
     name: str = 'last.pt', # file in <out_dir>/checkpoints
 ):
     "Writes the checkpoint, whole or not at all."
-    mean_ap = run.history[-1]['mAP'] if run.history else 0.
-    save_checkpoint(run.out / 'checkpoints' / name, run.model, epoch=run.epoch, mAP=mean_ap, image_size=run.settings.image_size,
-                    optimizer=run.optimizer.state_dict(), step=run.step, loss_sum=run.loss_sum, seconds=run.seconds, history=run.history,
-                    settings=run.settings.model_dump(), processes=rank_and_size()[1])
+    if not all(bool(torch.isfinite(p).all()) for p in run.model.parameters()):
+        raise FloatingPointError(f'the weights are no longer finite in epoch {run.epoch + 1}, step {run.step}; '
+                                 'the last checkpoint is from before. Try a lower lr or a longer warmup')
+    place = {name: getattr(run, name) for name in ('epoch', 'step', 'loss_sum', 'loss_steps', 'seconds', 'history', 'data')}
+    save_checkpoint(run.out / 'checkpoints' / name, run.model, mAP=run.history[-1]['mAP'] if run.history else 0., image_size=run.size,
+                    optimizer=run.optimizer.state_dict(), settings=run.settings.model_dump(), processes=rank_and_size()[1], **place)
 
 # %% ../nbs/09_training.ipynb #resume-run
 def resume_run(
@@ -159,12 +166,13 @@ def resume_run(
     free |= {'epochs'} if run.settings.schedule == 'constant' and not run.settings.warmup else set()
     now, before = run.settings.model_dump(), saved['settings']
     differ = [f'{k} = {now[k]!r}, there {before.get(k)!r}' for k in now if k not in free and now[k] != before.get(k)]
+    if saved['data'] != run.data: differ.append('the training windows, which were made of other faces')
     if differ:
         raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. '
                          'Use them, another out_dir, or resume=False to begin anew')
     run.model.load_state_dict(saved['state_dict'])
     run.optimizer.load_state_dict(saved['optimizer'])
-    for name in ('epoch', 'step', 'loss_sum', 'seconds', 'history'): setattr(run, name, saved[name])
+    for name in ('epoch', 'step', 'loss_sum', 'loss_steps', 'seconds', 'history'): setattr(run, name, saved[name])
     (rank, size), old = rank_and_size(), saved['processes']
     if size != old:
         run.step = run.step * old // size
@@ -201,11 +209,19 @@ def train_step(
     return loss.detach()
 
 # %% ../nbs/09_training.ipynb #note
-def _note(run, steps):
-    "What `Progress` says beside the rate; `steps` of this epoch are in the sum of losses."
-    loss = f', loss {run.loss_sum / steps:.3f}' if steps else ''
+def _note(run):
+    "What `Progress` says beside the rate."
+    loss = f', loss {run.loss_sum / run.loss_steps:.3f}' if run.loss_steps else ''
     best = f', best mAP {run.best:.3f}' if run.history else ''
     return f'epoch {run.epoch + 1} of {run.settings.epochs}{loss}{best}'
+
+# %% ../nbs/09_training.ipynb #data-mark
+def data_mark(
+    windows: FaceWindows, # of the training split
+) -> str: # hexadecimal
+    "Changes whenever the training windows are made of other faces, labels or clips."
+    marks = [store.about['fingerprint'] for store in windows.stores]
+    return hashlib.sha256('|'.join([*marks, str(len(windows))]).encode()).hexdigest()[:16]
 
 # %% ../nbs/09_training.ipynb #train-epoch
 def train_epoch(
@@ -231,10 +247,11 @@ def train_epoch(
         run.step += 1
         if run.step % 20 == 0 or run.step == len(batches) or run.step % s.save_every == 0:
             run.loss_sum += check_finite(losses.item(), run.epoch, checked, run.step)
+            run.loss_steps += run.step - checked
             run.seconds, checked = time.monotonic() - begin, run.step
             losses.zero_()
             if run.step % s.save_every == 0 and rank == 0: save_run(run)
-        progress.update(len(label) * size, _note(run, checked))
+        progress.update(len(label) * size, _note(run))
 
 # %% ../nbs/09_training.ipynb #score-loss
 def score_loss(
@@ -255,22 +272,24 @@ def finish_epoch(
     weights: torch.Tensor, # (2,) of the classes
 ):
     "Validates, and on rank 0 writes the history and the checkpoints."
-    s, steps = run.settings, run.step
-    options = dict(size=s.image_size or 0, num_workers=s.num_workers, precision=s.precision)
+    s = run.settings
+    if rank_and_size()[1] > 1:
+        for buffer in run.model.buffers(): dist.broadcast(buffer, 0)        # every process validates the weights that rank 0 saves
+    options = dict(size=run.size, num_workers=s.num_workers, precision=s.precision)
     predictions = predict(run.model, faces_dir, clips, s.val_stride, **options)
     run.epoch, run.step = run.epoch + 1, 0
     if rank_and_size()[0] == 0:
         metrics = lam_metrics(predictions)
-        row = dict(epoch=run.epoch, train_loss=run.loss_sum / steps, val_loss=score_loss(predictions, weights.tolist()),
+        row = dict(epoch=run.epoch, train_loss=run.loss_sum / run.loss_steps, val_loss=score_loss(predictions, weights.tolist()),
                    **{k: metrics[k] for k in ('mAP', 'AP_looking', 'AP_not_looking', 'accuracy')},
                    lr=run.optimizer.param_groups[0]['lr'], windows_per_s=n_windows / run.seconds, seconds=run.seconds)
         is_best = row['mAP'] > run.best
         run.history.append(row)
-        run.loss_sum = run.seconds = 0.
+    run.loss_sum, run.loss_steps, run.seconds = 0., 0, 0.
+    if rank_and_size()[0] == 0:
         with atomic_path(run.out / 'history.csv') as part: pd.DataFrame(run.history).to_csv(part, index=False)
+        if is_best: save_run(run, 'best.pt')                                # before last.pt: a run killed between them does the epoch again
         save_run(run)
-        if is_best: save_run(run, 'best.pt')
-    run.loss_sum = run.seconds = 0.
 
 # %% ../nbs/09_training.ipynb #class-weights
 def class_weights(
@@ -286,6 +305,16 @@ def class_weights(
         raise ValueError(f'all {len(labels):,} training windows have label {share:.0f}; '
                          'weights="auto" needs both classes: give two numbers instead')
     return [share, 1 - share]
+
+# %% ../nbs/09_training.ipynb #check-validation
+def check_validation(
+    labels: np.ndarray, # (N,) 1, 0 or -1: of the validation rows
+):
+    "Raises ValueError if the official mAP is not defined for these labels."
+    counts = {name: int((labels == value).sum()) for name, value in (('looking', 1), ('not looking', 0), ('unknown', -1))}
+    if counts['unknown'] or not counts['looking'] or not counts['not looking']:
+        raise ValueError(f'the validation rows have these labels: {counts}. '
+                         'The mAP needs both classes and no unknown label; check the split list')
 
 # %% ../nbs/09_training.ipynb #finish-run
 def finish_run(
@@ -313,8 +342,11 @@ def train_process(
     if not len(windows):
         raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; check the split list')
     val_clips, begin = stored_clips(data_dir, faces_dir, 'val'), time.monotonic()
+    check_validation(FaceWindows(faces_dir, val_clips, s.val_stride).labels)
     weights = torch.tensor(class_weights(s.weights, windows.labels), device=device)
+    set_arithmetic(s.precision)
     run = new_run(s, device)
+    run.size, run.data = windows.size, data_mark(windows)
     resume_run(run)
     gpu = [device.index] if device.type == 'cuda' else None
     model = DistributedDataParallel(run.model, device_ids=gpu) if size > 1 else run.model

@@ -1,5 +1,8 @@
 "What several test files share: a tiny sample data set with its face store, and where other data may lie."
+import os
 from pathlib import Path
+
+os.environ['CUDA_VISIBLE_DEVICES'] = ''          # the same tests on every machine: several processes need several GPUs, or none
 
 import pytest
 

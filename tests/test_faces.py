@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
-from lam_nb.faces import ClipFaces, PrepareSettings, challenge_faces, prepare_clip, prepare_faces, store_path, video_frames
+from lam_nb.faces import (
+    ClipFaces, PrepareSettings, challenge_faces, note_unavailable, prepare_clip, prepare_faces, store_path, video_frames)
 
 
 @pytest.fixture
@@ -27,6 +28,18 @@ def test_boxes_outside_the_picture_are_black(sample, faces, tmp_path):
     assert done['black'] == len(faces) and not done['missing']
 
 
+def test_a_damaged_packet_loses_its_frames_only(sample, faces, tmp_path):
+    "Zeros in the middle of the picture data: FFmpeg goes on after them, and so do we."
+    import av
+    video = sample / 'videos' / f'{faces.clip_uid[0]}.mp4'
+    with av.open(str(video)) as container: packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(video.read_bytes())
+    start, size = packets[-4]
+    data[start:start + size] = bytes(size)
+    (tmp_path / 'bad.mp4').write_bytes(data)
+    assert len(list(video_frames(tmp_path / 'bad.mp4', range(30)))) >= 26
+
+
 @pytest.mark.parametrize('content', [b'', b'not a video', None])
 def test_unreadable_videos_are_reported_and_the_others_done(sample, faces, tmp_path, content):
     video = (sample / 'videos' / f'{faces.clip_uid[0]}.mp4').read_bytes()
@@ -36,7 +49,8 @@ def test_unreadable_videos_are_reported_and_the_others_done(sample, faces, tmp_p
     table = pd.concat([faces.assign(clip_uid='bad'), faces], ignore_index=True)
     done = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
     assert done.status.tolist() == ['failed', 'made'] and 'bad.mp4' in done.reason[0]
-    assert [p.name for p in (tmp_path / 'faces').iterdir()] == [f'{faces.clip_uid[0]}.arrow']
+    assert sorted(p.name for p in (tmp_path / 'faces').iterdir()) == sorted([f'{faces.clip_uid[0]}.arrow', 'unavailable.json'])
+    assert 'bad.mp4' in note_unavailable(tmp_path / 'faces', {})['bad']
 
 
 def test_only_what_changed_is_made_again(sample, faces, tmp_path):

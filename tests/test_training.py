@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lam_nb import training
+from lam_nb.evaluation import lam_metrics
+from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
 from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.training import TrainSettings, train, train_process
@@ -80,3 +82,46 @@ def test_two_processes_train_and_give_the_rows_of_one(sample, tmp_path):
 def test_non_finite_loss_stops(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(training, 'window_loss', lambda model, *_: sum(p.sum() for p in model.parameters()) * float('nan'))
     with pytest.raises(FloatingPointError, match='epoch 1, between steps 1 and'): train(settings(sample, tmp_path))
+
+
+def test_resume_with_two_processes_is_exact(sample, tmp_path):
+    "Killed after an epoch's checkpoint by its save of the next; both processes go on."
+    whole, cut = (settings(sample, tmp_path / name, num_processes=2, epochs=2, schedule='constant', warmup=0) for name in ('whole', 'cut'))
+    train(whole)
+    train(cut.model_copy(update={'epochs': 1}))
+    train(cut)
+    assert same(*(read_checkpoint(tmp_path / name / 'checkpoints/last.pt') for name in ('whole', 'cut')))
+
+
+def test_metrics_are_those_of_the_saved_weights(sample, tmp_path):
+    "Also with several processes, whose batch-norm statistics differ: the best checkpoint gives the figures of metrics.json."
+    metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2, val_stride=1))
+    options = dict(data_dir=str(sample), num_workers=0, num_processes=1, stride=1)
+    again = predict_split(EvaluateSettings(checkpoint=str(tmp_path / 'checkpoints/best.pt'), **options))
+    assert abs(lam_metrics(again)['mAP'] - metrics['mAP']) < 1e-9
+    assert abs(training.score_loss(again, [.136, .864]) - metrics['val_loss']) < 1e-6
+
+
+def test_best_is_written_before_last(sample, tmp_path):
+    "A run killed between the two checkpoints of an epoch does that epoch again, and its best.pt is the best."
+    s = settings(sample, tmp_path / 'cut', epochs=1, save_every=1000)
+    train_and_die(s.model_dump(), 1)
+    assert (tmp_path / 'cut/checkpoints/best.pt').exists() and not (tmp_path / 'cut/checkpoints/last.pt').exists()
+    metrics = train(s)
+    assert read_checkpoint(metrics['best_checkpoint'])['mAP'] == metrics['mAP']
+
+
+def test_other_data_is_not_resumed(sample, tmp_path):
+    s = settings(sample, tmp_path / 'run', epochs=1)
+    train(s)
+    options = PrepareSettings(image_size=64, quality=70, workers=1)
+    prepare_faces({name: split_faces(sample, name, options)[0] for name in ('train', 'val')}, sample, tmp_path / 'faces', options)
+    with pytest.raises(ValueError, match='made of other faces'): train(s.model_copy(update={'faces_dir': str(tmp_path / 'faces')}))
+
+
+def test_resume_with_other_processes_keeps_the_loss(sample, tmp_path, capsys):
+    s = settings(sample, tmp_path, epochs=1)
+    train_and_die(s.model_dump(), 1)
+    train(s.model_copy(update={'num_processes': 2}))
+    loss = pd.read_csv(tmp_path / 'history.csv').train_loss[0]
+    assert 0.3 < loss < 1.5                  # a mean of batch losses, whatever the number of processes was
