@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lam_nb.evaluation import lam_metrics
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.inference import load_model, predict
 from lam_nb.models import normalise
 from lam_nb.windows import FaceWindows

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 from hard_cases import CLIPS, make_hard_cases  # noqa: E402
 
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces  # noqa: E402
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces  # noqa: E402
 from lam_nb.models import normalise  # noqa: E402
 from lam_nb.training import TrainSettings, new_run, train_step  # noqa: E402
 from lam_nb.windows import FaceWindows  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows
 
 

@@ -6,7 +6,7 @@ os.environ['CUDA_VISIBLE_DEVICES'] = ''          # the same tests on every machi
 
 import pytest
 
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.sample import make_sample
 
 ROOT = Path(__file__).resolve().parent.parent

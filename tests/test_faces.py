@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
-from lam_nb.faces import (
-    ClipFaces, PrepareSettings, challenge_faces, note_unavailable, prepare_clip, prepare_faces, store_path, video_frames)
+from lam_nb.faces import ClipFaces, challenge_faces, note_unavailable, store_path
+from lam_nb.preparation import PrepareSettings, prepare_clip, prepare_faces
+from lam_nb.videos import video_frames
 
 
 @pytest.fixture

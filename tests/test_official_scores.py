@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lam_nb.evaluation import lam_metrics
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.inference import predict
 from lam_nb.models import BaselineLSTM
 

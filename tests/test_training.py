@@ -8,7 +8,7 @@ import torch
 
 from lam_nb import training
 from lam_nb.evaluation import lam_metrics
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.training import TrainSettings, train, train_process

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.annotations import split_clips
-from lam_nb.faces import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows, window_rows
 
 
