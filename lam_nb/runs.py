@@ -8,7 +8,7 @@ __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', '
            'write_report']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, os, platform, subprocess, tempfile, time
+import ast, difflib, json, os, platform, signal, subprocess, tempfile, threading, time
 from base64 import b64encode
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ import jinja2
 import matplotlib
 import pandas as pd
 from IPython.display import display
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -144,8 +144,9 @@ class Progress:
         unit: str = 'it', # name of a unit, for the rate
         done: int = 0, # units done before this start
         show: bool = True, # False: silent (ranks other than 0)
+        say=None, # a function that is given the line, instead of showing it here
     ):
-        self.total, self.label, self.unit, self.done, self.start_done, self.show = total, label, unit, done, done, show
+        self.total, self.label, self.unit, self.done, self.start_done, self.show, self.say = total, label, unit, done, done, show, say
         self.start, self.note, self.handle = time.monotonic(), '', None
         self.next = self.start + self._pause()
 
@@ -169,6 +170,7 @@ class Progress:
 
     def _say(self):
         if not self.show: return
+        if self.say: return self.say(str(self))
         if not _in_lab(): return print(self, flush=True)
         if self.handle is None: self.handle = display({'text/plain': str(self)}, raw=True, display_id=True)
         else: self.handle.update({'text/plain': str(self)}, raw=True)
@@ -204,24 +206,41 @@ def _joined(fn, *args):
     try: return record(fn)(*args)
     finally: dist.destroy_process_group()
 
+# %% ../nbs/00_runs.ipynb #handlers
+@contextmanager
+def _kept_handlers():
+    "Puts the signal handlers back that the launcher replaces."
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {s: signal.getsignal(s) for s in names}
+    try: yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for s, handler in before.items(): signal.signal(s, handler)
+
 # %% ../nbs/00_runs.ipynb #launch
 def launch(
     fn, # a function importable from a module (processes are spawned: a notebook's own function cannot travel)
     *args, # its arguments, picklable
-    num_processes: int = 0, # 0: every GPU, or one process without one
-): # what `fn` returns in the process of rank 0
-    "Runs `fn(*args)` in each of `num_processes` processes on this machine, joined in a process group."
+    num_processes: int = 0, # on each machine; 0: every GPU, or one process without one
+    num_nodes: int = 1, # machines that work together
+    rdzv_endpoint: str = '', # host:port where several machines meet
+): # what `fn` returns in the process of rank 0; None on the machines where that process is not
+    "Runs `fn(*args)` in `num_processes` processes on each machine, joined in a process group."
     import torch
+    if torch.distributed.is_torchelastic_launched(): return _joined(fn, *args)
     n, gpus = process_count(num_processes), torch.cuda.device_count()
-    if n == 1: return fn(*args)
+    if num_nodes > 1 and not rdzv_endpoint:
+        raise ValueError(f'num_nodes = {num_nodes} needs rdzv_endpoint: host:port of one of the machines, the same on all')
+    if n == num_nodes == 1: return fn(*args)
     if 0 < gpus < n:
         raise ValueError(f'num_processes = {n}, but this machine has {gpus} GPU{"s" * (gpus > 1)}: give at most {gpus}, '
                          'or set CUDA_VISIBLE_DEVICES="" to run on the CPU')
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    run_id = 'lam_nb' if num_nodes > 1 else f'lam_nb-{os.getpid()}-{time.monotonic_ns()}'
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=n, run_id=f'lam_nb-{os.getpid()}-{time.monotonic_ns()}',
-        rdzv_backend='c10d', rdzv_endpoint='localhost:0', max_restarts=0, start_method='spawn')
-    return elastic_launch(config, _joined)(fn, *args)[0]
+        min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
+        rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn')
+    with _kept_handlers(): return elastic_launch(config, _joined)(fn, *args).get(0)
 
 # %% ../nbs/00_runs.ipynb #git
 def _git(*args):
@@ -284,6 +303,7 @@ def save_figure(
 _TEMPLATE = jinja2.Environment(autoescape=True).from_string('''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>
+:root { color-scheme: light }
 body { font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif;
   color: #1b1f24; background: #fff; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem }
@@ -299,10 +319,15 @@ td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e
 .settings td { white-space: normal; overflow-wrap: anywhere }
 th { color: #57606a; font-weight: 600 }
 .text, .settings td { text-align: left } td:first-child, th:first-child { padding-left: 0 }
-img { max-width: 100%; height: auto; margin: .8rem 1.2rem .8rem 0; vertical-align: top }
+figure { display: inline-block; max-width: 100%; margin: .8rem 1.2rem .8rem 0; vertical-align: top }
+img { width: 100%; height: auto; display: block } figcaption, .caption { color: #57606a; font-size: .85rem; line-height: 1.4 }
+.caption { margin: 1rem 0 -.4rem }
 footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
-@media print { body { margin: 0; max-width: none; font-size: 11pt } h2 { break-after: avoid }
-  img, tr, .facts { break-inside: avoid } table { display: table } }
+@page { size: A4; margin: 13mm }
+@media print { body { margin: 0; max-width: none; padding: 0; font-size: 9.5pt; line-height: 1.4 } p { max-width: none }
+  h2, h2 + p, .caption { break-after: avoid } figure, tr, .facts, .fact { break-inside: avoid }
+  h2 { margin-top: 1.2rem } figure { margin: .4rem .5rem .4rem 0 } .small { max-width: 48% }
+  table { display: table; font-size: 8pt } td, th { white-space: normal; padding: .15rem .45rem; overflow-wrap: anywhere } }
 </style></head><body><h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
 {% if facts %}<div class="facts">
 {% for name, value in facts.items() %}<div class="fact"><b>{{ value }}</b><span>{{ name }}</span></div>{% endfor %}
@@ -312,17 +337,31 @@ footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 {% endfor %}<footer>{{ footer }}</footer></body></html>''')
 
 # %% ../nbs/00_runs.ipynb #report-item
-def _report_item(item):
-    "One table or picture of a report as safe HTML."
-    if isinstance(item, pd.DataFrame): return _report_table(item)
+def _report_item(item, caption=''):
+    "One table, text or picture of a report as safe HTML; `(item, caption)` has a caption."
+    if isinstance(item, tuple): return _report_item(*item)
+    above = Markup('<p class="caption">{}</p>').format(caption) if caption else Markup('')
+    if isinstance(item, str): return Markup('<p>{}</p>').format(item)
+    if isinstance(item, pd.DataFrame): return above + _report_table(item)
     if isinstance(item, dict):
         texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in item.items()}
         rows = [Markup('<tr><td>{}</td><td>{}</td></tr>').format(k, v) for k, v in texts.items()]
-        return Markup('<table class="settings">{}</table>').format(Markup('').join(rows))
-    picture, packed = Image.open(item), BytesIO()
-    picture.save(packed, 'WEBP', quality=88)                     # a third of the PNG, which lies beside the report
-    tag = Markup('<img alt="{}" width="{}" src="data:image/webp;base64,{}">')
-    return tag.format(escape(Path(item).stem.replace('_', ' ')), round(picture.width * .68), b64encode(packed.getvalue()).decode())
+        return above + Markup('<table class="settings">{}</table>').format(Markup('').join(rows))
+    return _report_picture(item, caption)
+
+# %% ../nbs/00_runs.ipynb #report-picture
+def _report_picture(path, caption):
+    "A PNG file as a figure that holds its own bytes."
+    picture, packed = Image.open(path).convert('RGB'), []
+    for options in (dict(lossless=True), dict(quality=86)):
+        file = BytesIO()
+        picture.save(file, 'WEBP', **options)
+        packed.append(file.getvalue())
+    width = round(picture.width * .68)
+    tag = Markup('<figure class="{}" style="width: {}px"><img alt="{}" src="data:image/webp;base64,{}">{}</figure>')
+    below = Markup('<figcaption>{}</figcaption>').format(caption) if caption else ''
+    return tag.format('small' if width < 400 else 'large', width, Path(path).stem.replace('_', ' '),
+                      b64encode(min(packed, key=len)).decode(), below)
 
 # %% ../nbs/00_runs.ipynb #report-table
 def _report_table(table):
@@ -344,7 +383,7 @@ def write_report(
     title: str, # heading of the page, plain text
     lead: str, # one or two sentences under the title
     facts: dict, # the few figures that matter: name -> text
-    sections: list[tuple], # (heading, text, *items), an item a DataFrame, a dict or the path of a PNG
+    sections: list[tuple], # (heading, text, *items), an item a DataFrame, a dict, a text or the Path of a PNG, or (item, caption)
 ) -> Path:
     "Writes a report as one HTML file with its pictures inside."
     about = provenance()
