@@ -7,7 +7,8 @@ __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE'
            'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions',
            'check_same_rows', 'lam_metrics', 'write_official', 'read_official_csv', 'read_official', 'make_submission',
            'check_submission', 'write_submission', 'read_submission', 'with_truth', 'resample_clips',
-           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'segment_metrics']
+           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'segment_metrics',
+           'operating_points', 'border_distance', 'border_profile', 'error_runs']
 
 # %% ../nbs/10_evaluation.ipynb #imports
 import json
@@ -292,6 +293,8 @@ def check_submission(
     keys = [(r['video_id'], r['track_id'], r['unique_id']) for r in typed]
     wanted, given = set(zip(*(crops[c].tolist() for c in ('clip_uid', 'track_id', 'unique_id')))), set(keys)
     seen = set()
+    if not wanted:
+        head.append('there are no crops to compare with: is the folder of challenge crops empty?')
     return [*head, *problems,
             *_count([k for k in keys if k in seen or seen.add(k)], 'entries that repeat an earlier one'),
             *_count(sorted(wanted - given), f'of {len(wanted):,} crops have no entry'),
@@ -430,20 +433,38 @@ def compare_by_clip(
     return _interval_table(values, {k: two[k] - one[k] for k in one}, first['n_clips'])
 
 # %% ../nbs/10_evaluation.ipynb #metrics-by
+def _group_row(table, threshold, n, seed):
+    "One line of `metrics_by`; with the 95 % interval of AP_looking from `n` draws of the group's clips."
+    m = lam_metrics(table, threshold)
+    row = {c: m[c] for c in ('n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy')}
+    if not n:
+        return row
+    labels, scores = table['label'].to_numpy(dtype=int), table['score'].to_numpy(dtype=float)
+    clips = pd.factorize(table['clip_uid'], sort=True)[0]
+    draws = _weighted_ap(labels, scores, clips, resample_clips(m['n_clips'], n, seed))
+    draws = draws[~np.isnan(draws)]
+    known = m['n_clips'] >= 5 and len(draws)                         # of fewer clips an interval says nothing
+    low, high = np.percentile(draws, [2.5, 97.5]) if known else (np.nan, np.nan)
+    return row | dict(AP_looking_low=low, AP_looking_high=high)
+
+
 def metrics_by(
     predictions: pd.DataFrame,   # predictions table, every label known
     by,                          # a column's name, or one value a row (NaN: left out)
     threshold: float = 0.5,      # for the accuracy
+    n: int = 0,                  # draws of clips for the interval of AP_looking in each group; 0: no interval
+    seed: int = 0,               # of the draws
 ) -> pd.DataFrame:               # index group, in order; counts and metrics, NaN where not defined
     "The metrics of groups of rows."
     check_predictions(predictions)
     name, values = (by, predictions[by]) if isinstance(by, str) else (getattr(by, 'name', None) or 'group', by)
     values = pd.Series(values).reset_index(drop=True)                # by position; categories keep their order
     groups = predictions.reset_index(drop=True).groupby(values, observed=True)
-    metrics = {group: lam_metrics(table, threshold) for group, table in groups}
-    columns = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy']
-    table = pd.DataFrame([{c: m[c] for c in columns} for m in metrics.values()], index=pd.Index(list(metrics), name=name), columns=columns)
-    return table.astype({c: float for c in columns[3:]})
+    rows = {group: _group_row(table, threshold, n, seed) for group, table in groups}
+    counts = ['n_rows', 'n_positive', 'n_clips']
+    columns = [*counts, 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', *(['AP_looking_low', 'AP_looking_high'] if n else [])]
+    table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name=name), columns=columns)
+    return table.astype({c: float for c in columns if c not in counts})
 
 # %% ../nbs/10_evaluation.ipynb #best-threshold
 def best_threshold(
@@ -470,20 +491,91 @@ def _runs(flags, broken):
     return np.where(flags, np.cumsum(flags & (broken | ~before)), 0)
 
 
-def segment_metrics(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-    threshold: float = 0.5,      # a row is called looking when its score is at least this
-) -> dict:                       # precision, recall (None: no such segment), n_labelled, n_predicted, n_found, n_right
-    "How many labelled looks are found, and how many predicted ones are right; frames follow each other at the table's stride."
+def _in_time(predictions):
+    "The table sorted by track and frame, and which rows do not follow the row before (bool); frames follow each other at the stride."
     check_predictions(predictions)
     table = predictions.sort_values(['clip_uid', 'track_id', 'frame'])
     keys = table[['clip_uid', 'track_id']]
     new = (keys != keys.shift()).any(axis=1).to_numpy()
     apart = np.diff(table['frame'].to_numpy(), prepend=0)
     stride = np.median(apart[~new]) if (~new).any() else 1
-    broken = new | (apart > stride)
+    return table, new | (apart > stride)
+
+
+def segment_metrics(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+    threshold: float = 0.5,      # a row is called looking when its score is at least this
+) -> dict:                       # precision, recall (None: no such segment), n_labelled, n_predicted, n_found, n_right
+    "How many labelled looks are found, and how many predicted ones are right; frames follow each other at the table's stride."
+    table, broken = _in_time(predictions)
     true, guess = (_runs(flags, broken) for flags in (table['label'].to_numpy() == 1, table['score'].to_numpy() >= threshold))
     both = (true > 0) & (guess > 0)
     found, right, n_true, n_guess = len(np.unique(true[both])), len(np.unique(guess[both])), int(true.max()), int(guess.max())
     return dict(precision=right / n_guess if n_guess else None, recall=found / n_true if n_true else None,
                 n_labelled=n_true, n_predicted=n_guess, n_found=found, n_right=right)
+
+# %% ../nbs/10_evaluation.ipynb #operating-points
+def operating_points(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+    thresholds: dict,            # name -> threshold
+) -> pd.DataFrame:               # index name; threshold, accuracy, precision, recall of rows and of looks, false alarms; NaN: not defined
+    "What a model does at some thresholds."
+    rows = []
+    for threshold in thresholds.values():
+        (tn, fp), (fn, tp) = lam_metrics(predictions, threshold)['confusion']
+        looks = segment_metrics(predictions, threshold)
+        share = lambda a, b: a / b if b else np.nan
+        rows.append(dict(threshold=threshold, accuracy=share(tn + tp, tn + fp + fn + tp), precision=share(tp, tp + fp), recall=share(tp, tp + fn),
+                         false_alarms=share(fp, fp + tn), looks_precision=looks['precision'], looks_recall=looks['recall']))
+    return pd.DataFrame(rows, index=pd.Index(list(thresholds), name='choice')).astype(float)
+
+# %% ../nbs/10_evaluation.ipynb #border-distance
+def border_distance(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+) -> pd.Series:                  # for each row frames to the nearest border; > 0 in a look, < 0 outside, NaN: the track has no border
+    "Signed distance of each row to the nearest border of a labelled look in its track."
+    check_predictions(predictions)
+    frames, labels = predictions['frame'].to_numpy(dtype=float), predictions['label'].to_numpy(dtype=int)
+    out = np.full(len(predictions), np.nan)
+    for rows in predictions.groupby(['clip_uid', 'track_id'], sort=False).indices.values():
+        rows = rows[np.argsort(frames[rows], kind='stable')]
+        f, change = frames[rows], np.flatnonzero(np.diff(labels[rows]))
+        if not len(change):
+            continue
+        borders = (f[change] + f[change + 1]) / 2
+        after = np.searchsorted(borders, f)
+        near = np.minimum(*(np.abs(f - borders[np.clip(k, 0, len(borders) - 1)]) for k in (after - 1, after)))
+        out[rows] = np.ceil(near) * np.where(labels[rows] == 1, 1, -1)
+    return pd.Series(out, index=predictions.index, name='border')
+
+# %% ../nbs/10_evaluation.ipynb #border-profile
+def border_profile(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+    threshold: float = 0.5,      # a row is called looking when its score is at least this
+    reach: int = 30,             # frames on either side
+) -> pd.DataFrame:               # index distance to the border; n_rows, score (mean), called (share called looking)
+    "What the model says before and after the border of a look."
+    distance = border_distance(predictions)
+    near = predictions[distance.abs() <= reach]
+    groups = near.assign(called=near['score'] >= threshold).groupby(distance[near.index].astype(int))
+    table = pd.DataFrame(dict(n_rows=groups.size(), score=groups['score'].mean(), called=groups['called'].mean()))
+    table.index.name = 'border'
+    return table
+
+# %% ../nbs/10_evaluation.ipynb #error-runs
+def error_runs(
+    predictions: pd.DataFrame,   # predictions table with frames, every label known
+    threshold: float = 0.5,      # a row is called looking when its score is at least this
+) -> pd.DataFrame:               # clip_uid, track_id, kind, first, last (frames), n_rows, at_border; longest first
+    "Runs of neighbouring wrong rows of one kind."
+    table, broken = _in_time(predictions)
+    label, called = table['label'].to_numpy() == 1, table['score'].to_numpy() >= threshold
+    edge = np.concatenate([[False], label[1:] != label[:-1]]) & ~broken                    # a border lies before this row
+    touches = edge | np.concatenate([edge[1:], [False]])
+    parts = []
+    for kind, wrong in (('missed', label & ~called), ('false alarm', ~label & called)):
+        rows = table.assign(kind=kind, run=_runs(wrong, broken), touches=touches)[wrong]
+        parts.append(rows.groupby('run').agg(clip_uid=('clip_uid', 'first'), track_id=('track_id', 'first'), kind=('kind', 'first'),
+                                             first=('frame', 'min'), last=('frame', 'max'), n_rows=('frame', 'size'),
+                                             at_border=('touches', 'any')))
+    return pd.concat(parts).sort_values('n_rows', ascending=False, kind='stable').reset_index(drop=True)

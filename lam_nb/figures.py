@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOOKING', 'NOT_LOOKING', 'DARK', 'GREY', 'PALE', 'COLOURS', 'NAMES', 'SPLIT_COLOURS', 'COLUMN', 'PAGE', 'STYLE',
-           'KINDS', 'set_style', 'training_curves', 'precision_recall', 'roc', 'confusion_matrix', 'score_histogram',
-           'calibration', 'contact_sheet', 'timeline', 'confident_rows', 'row_caption', 'gallery', 'face_sizes',
-           'track_lengths', 'positives', 'intervals', 'slices']
+           'RUN_STYLES', 'KINDS', 'set_style', 'training_curves', 'precision_recall', 'roc', 'precision_recall_of',
+           'training_curves_of', 'confusion_matrix', 'score_histogram', 'calibration', 'contact_sheet', 'timeline',
+           'confident_rows', 'row_caption', 'gallery', 'face_sizes', 'track_lengths', 'positives', 'intervals',
+           'slices', 'around_borders', 'differences']
 
 # %% ../nbs/12_figures.ipynb #imports
 from functools import wraps
@@ -181,6 +182,59 @@ def roc(
     _key(ax, (f'area {roc_auc_score(labels, scores):.3f}', DARK))
     return fig
 
+# %% ../nbs/12_figures.ipynb #several-precision-recall
+RUN_STYLES = [('#222222', '-'), ('#D55E00', (0, (5, 1.5))), ('#0072B2', (0, (1, 1))), ('#009E73', (0, (4, 1, 1, 1))), ('#AA4499', (0, (8, 2))),
+              ('#6E6E6E', (0, (2, 2)))]
+
+
+def _run_styles(names):
+    "A colour and a dash pattern for each of up to six names."
+    if len(names) > len(RUN_STYLES):
+        raise ValueError(f'{len(names)} runs cannot be told apart in one figure: give at most {len(RUN_STYLES)}')
+    return dict(zip(names, RUN_STYLES))
+
+
+@_styled
+def precision_recall_of(
+    runs: dict,   # name -> predictions table
+) -> plt.Figure:
+    "Precision over recall of *looking* for several models, with their official AP."
+    fig, ax = plt.subplots(figsize=(COLUMN * 1.35, 2.9))
+    ax.set(xlabel='recall of looking', ylabel='precision of looking', xlim=(0, 1), ylim=(0, 1.02))
+    reasons = {name: _lacking(table) for name, table in runs.items()}
+    if not runs or any(reasons.values()):
+        _not_defined(ax, next((f'{name}: {why}' for name, why in reasons.items() if why), 'no run'))
+        return fig
+    for name, (colour, dashes) in _run_styles(runs).items():
+        labels, scores = _arrays(runs[name])
+        recall, _, precision = precision_recall_points(labels, scores)
+        grows = np.diff(recall, prepend=0) > 0
+        ax.plot(*_thin(np.r_[0, recall[grows]], np.r_[precision[0], precision[grows]]), color=colour, linestyle=dashes,
+                label=f'{name}: AP {average_precision(labels, scores):.3f}')
+    ax.legend(frameon=False, loc='lower left', handlelength=3.2)
+    return fig
+
+# %% ../nbs/12_figures.ipynb #several-histories
+@_styled
+def training_curves_of(
+    histories: dict,   # name -> history table
+) -> plt.Figure:
+    "Loss and mAP after every epoch, for several trainings: the training loss thin, the validation loss thick."
+    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.4))
+    for name, (colour, dashes) in _run_styles(histories).items():
+        table = histories[name].apply(pd.to_numeric, errors='coerce')
+        for ax, column, width in ((left, 'train_loss', 0.7), (left, 'val_loss', 1.5), (right, 'mAP', 1.5)):
+            if column in table and table[column].notna().any():
+                ax.plot(table['epoch'], table[column], color=colour, linestyle=dashes, linewidth=width, marker='o', markersize=2,
+                        label=name if column == 'mAP' else None)
+    for ax, what in ((left, 'a loss'), (right, 'a mAP')):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if not ax.lines: _not_defined(ax, f'no epoch has {what}')
+    if right.lines: right.legend(frameon=False, handlelength=3.2)
+    left.set(xlabel='epoch', ylabel='loss (thin: train, thick: val)')
+    right.set(xlabel='epoch', ylabel='mAP on val')
+    return fig
+
 # %% ../nbs/12_figures.ipynb #confusion
 @_styled
 def confusion_matrix(
@@ -309,8 +363,8 @@ def _runs(frames, keep, step):
     return list(zip(frames[np.r_[0, ends + 1]], frames[np.r_[ends, len(frames) - 1]])) if len(frames) else []
 
 # %% ../nbs/12_figures.ipynb #draw-track
-def _draw_track(ax, track, threshold):
-    "Score, threshold, labelled looks and gaps of one track."
+def _draw_track(ax, track, threshold, words=True):
+    "Score, threshold, labelled looks and gaps of one track; with the words that explain them right of the axes."
     frames, scores, labels = (track[c].to_numpy() for c in ('frame', 'score', 'label'))
     step = int(np.median(np.diff(frames))) if len(frames) > 1 else 1
     runs = _runs(frames, np.ones(len(frames), dtype=bool), step)
@@ -325,11 +379,11 @@ def _draw_track(ax, track, threshold):
     ax.axhline(threshold, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
     ax.set(xlabel='frame', ylabel='score', ylim=(-0.03, 1.03), xlim=(frames[0] - step, frames[-1] + step))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    words = [(scores[-1], 'score', DARK), (threshold, 'threshold', GREY)]
-    words += [(1.0, 'labelled looking', LOOKING)] if (labels == 1).any() else []
-    words += [(0.0, 'no face', '#8A8A8A')] if len(runs) > 1 else []
-    words += [(1.0, NAMES[-1], GREY)] if (labels == -1).all() else []
-    _end_labels(ax, words, gap=0.13)
+    entries = [(scores[-1], 'score', DARK), (threshold, 'threshold', GREY)]
+    entries += [(1.0, 'labelled looking', LOOKING)] if (labels == 1).any() else []
+    entries += [(0.0, 'no face', '#8A8A8A')] if len(runs) > 1 else []
+    entries += [(1.0, NAMES[-1], GREY)] if (labels == -1).all() else []
+    if words: _end_labels(ax, entries, gap=0.13)
 
 # %% ../nbs/12_figures.ipynb #timeline
 @_styled
@@ -395,6 +449,17 @@ def row_caption(
     return f'score {row.score:.3f}, {label}\n{str(row.clip_uid)[:8]}, {str(row.track_id)[:20]}, frame {row.frame}'
 
 # %% ../nbs/12_figures.ipynb #gallery
+def _row_timeline(ax, track, row, threshold=0.5, reach=45):
+    "A small timeline of the frames around a row: score, labelled looks, the row's own frame."
+    near = track[(track['frame'] - row['frame']).abs() <= reach]
+    _draw_track(ax, near, threshold, words=False)
+    ax.plot(row['frame'], row['score'], 'o', color=COLOURS[int(row['label'])], markersize=3.5)
+    ax.set(xlabel='', ylabel='', xlim=(row['frame'] - reach, row['frame'] + reach), yticks=[0, 1], xticks=[row['frame'] - reach, row['frame']])
+    ax.tick_params(labelsize=6, pad=1, length=2)
+    ax.set_xticklabels([f'{reach} frames before', f'{row["frame"]}'])
+    ax.get_xticklabels()[0].set_horizontalalignment('left')
+
+
 def _strip(frames, gap=2):
     "Frames (T, H, W, 3) side by side on white, and the left edge of the centre one."
     pad = np.full((frames.shape[1], gap, 3), 255, dtype=np.uint8)
@@ -402,31 +467,43 @@ def _strip(frames, gap=2):
     return np.concatenate(parts, axis=1), (len(frames) // 2) * (frames.shape[2] + gap)      # (H, T*(W+gap)-gap, 3)
 
 
+def _draw_strip(ax, frames, colour):
+    "Frames (T, H, W, 3) side by side, the centre one framed."
+    image, left = _strip(frames)
+    ax.imshow(image)
+    ax.add_patch(Rectangle((left - 1.5, -0.5), frames.shape[2] + 1, frames.shape[1], fill=False, edgecolor=colour, linewidth=2, clip_on=False))
+
+# %% ../nbs/12_figures.ipynb #gallery-function
 @_styled
 def gallery(
     strips,             # list of (7, H, W, 3) uint8 RGB, the labelled frame in the middle
     captions,           # a text for each strip, as `row_caption` makes it
     colours=None,       # a colour for each centre frame, as COLOURS[label]
     columns: int = 2,   # strips a row
+    rows=None,          # predictions table of the strips' rows; with `predictions` a small timeline stands below each strip
+    predictions=None,   # the table that the timelines are taken from
 ) -> plt.Figure:
-    "Rows as strips of their window's faces, centre frame marked."
+    "Rows as strips of their window's faces, centre frame marked, with the score around that moment."
     if len(strips) != len(captions):
         raise ValueError(f'{len(strips)} strips but {len(captions)} captions: give one for each')
     columns = max(1, min(columns, len(strips)))
-    rows = max(1, -(-len(strips) // columns))
-    fig, axes = plt.subplots(rows, columns, figsize=(PAGE / 2 * columns, rows * (PAGE / 2 / 7 + 0.38)), squeeze=False)
-    for ax in axes.flat:
+    lines, timed = max(1, -(-len(strips) // columns)), rows is not None and predictions is not None
+    parts = 2 if timed else 1
+    fig = plt.figure(figsize=(PAGE / 2 * columns, lines * (PAGE / 2 / 7 + (0.98 if timed else 0.38))))
+    grid = fig.add_gridspec(lines * parts, columns, height_ratios=[0.5, 0.42][:parts] * lines)
+    for i, caption in enumerate(captions):
+        ax = fig.add_subplot(grid[i // columns * parts, i % columns])
         ax.set_axis_off()
-    for i, (frames, caption) in enumerate(zip(strips, captions)):
-        ax, frames = axes.flat[i], np.asarray(frames)
-        image, left = _strip(frames)
-        ax.imshow(image)
         ax.set_title(caption, fontsize=7, pad=3)
-        colour = colours[i] if colours else DARK
-        ax.add_patch(Rectangle((left - 1.5, -0.5), frames.shape[2] + 1, frames.shape[1], fill=False, edgecolor=colour, linewidth=2,
-                               clip_on=False))
+        _draw_strip(ax, np.asarray(strips[i]), colours[i] if colours else DARK)
+        if timed:
+            row = rows.iloc[i]
+            own = (predictions['clip_uid'] == row['clip_uid']) & (predictions['track_id'] == row['track_id'])
+            _row_timeline(fig.add_subplot(grid[i // columns * parts + 1, i % columns]), predictions[own].sort_values('frame'), row)
     if not len(strips):
-        axes[0, 0].text(0.5, 0.5, 'no such row', ha='center', va='center', color=GREY)
+        ax = fig.add_subplot(grid[0])
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, 'no such row', ha='center', va='center', color=GREY)
     return fig
 
 # %% ../nbs/12_figures.ipynb #ecdf
@@ -502,13 +579,14 @@ def positives(
 # %% ../nbs/12_figures.ipynb #intervals
 def _dots(ax, names, values, low, high, notes):
     "One line a name: dot, interval where there is one, and a note right of the axes."
+    values, low, high = (np.asarray(v, dtype=float) for v in (values, low, high))
     for i, (v, a, b) in enumerate(zip(values, low, high)):
         if np.isfinite([a, b]).all(): ax.plot([a, b], [i, i], color=DARK, linewidth=1)
         if np.isfinite(v): ax.plot(v, i, 'o', color=DARK, markersize=4)
         else: ax.text(0.5, i, 'not defined', ha='center', va='center', color=GREY, transform=ax.get_yaxis_transform())
         ax.annotate(notes[i], (1, i), xycoords=('axes fraction', 'data'), xytext=(4, 0), textcoords='offset points', va='center',
                     fontsize=7, color=GREY)
-    known = np.r_[np.asarray(values, dtype=float), np.asarray(low, dtype=float)]
+    known = np.r_[values, low]
     least = np.nanmin(known) if np.isfinite(known).any() else 0
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(max(0, np.floor(10 * least - 0.3) / 10), 1.01))
     ax.tick_params(axis='y', length=0)
@@ -529,18 +607,75 @@ def intervals(
     return fig
 
 # %% ../nbs/12_figures.ipynb #slices
+def _chance(table, metric):
+    "What scores without knowledge reach in each group (NaN for other metrics than the average precisions)."
+    share = (table['n_positive'] / table['n_rows']).to_numpy(dtype=float)
+    return dict(AP_looking=share, AP_not_looking=1 - share, mAP=np.full(len(table), 0.5)).get(metric, np.full(len(table), np.nan))
+
+
 @_styled
 def slices(
     table: pd.DataFrame,        # as `lam_nb.evaluation.metrics_by` returns it
     metric: str = 'AP_looking', # a column of it
 ) -> plt.Figure:
-    "A metric by group, with the rows and positives of each group."
-    fig, ax = plt.subplots(figsize=(COLUMN, 0.6 + 0.24 * max(1, len(table))))
-    ax.set(xlabel=metric.replace('_', ' '), ylabel=(table.index.name or '').replace('_', ' '))
+    "A metric by group, with its chance level, its interval where known, and the rows and positives of each group."
+    fig, ax = plt.subplots(figsize=(COLUMN, 0.62 + 0.22 * max(1, len(table))))
+    ax.set(xlabel=metric.replace('_', ' '))
+    ax.set_title((table.index.name or '').replace('_', ' '), color=DARK)
     if not len(table):
         _not_defined(ax, 'no group has a row')
         return fig
-    empty = np.full(len(table), np.nan)
+    low, high = (table[c] if (c := f'{metric}_{side}') in table else np.full(len(table), np.nan) for side in ('low', 'high'))
     notes = [f'{p:,} of {n:,} looking' for n, p in zip(table.n_rows, table.n_positive)]
-    _dots(ax, [str(g) for g in table.index], table[metric].to_numpy(dtype=float), empty, empty, notes)
+    chance = _chance(table, metric)
+    ax.plot(chance, np.arange(len(table)), '|', color=GREY, markersize=7, markeredgewidth=1.4)
+    _dots(ax, [str(g) for g in table.index], table[metric], low, high, notes)
+    if np.isfinite(chance).any(): ax.set_xlim(0, 1.01)
+    return fig
+
+# %% ../nbs/12_figures.ipynb #borders
+@_styled
+def around_borders(
+    profile: pd.DataFrame,   # as `lam_nb.evaluation.border_profile` returns it
+) -> plt.Figure:
+    "Mean score, and share of rows called looking, by distance to the nearest border of a labelled look."
+    fig, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN * 1.2, 2.9), height_ratios=[3, 1], sharex=True)
+    ax.set(ylabel='share or score', ylim=(0, 1.02))
+    below.set(xlabel='frames from the border (left: outside a look)', ylabel='rows')
+    if not profile['n_rows'].sum():
+        below.set(yticks=[])
+        _not_defined(ax, 'no track has a border of a look')
+        return fig
+    ax.axvspan(0, profile.index.max(), color=LOOKING, alpha=0.12, linewidth=0)
+    ax.plot(profile.index, profile['called'], color=DARK, label='called looking')
+    ax.plot(profile.index, profile['score'], color=GREY, linestyle=(0, (3, 1.5)), label='mean score')
+    below.bar(profile.index, profile['n_rows'], 0.9, color=GREY)
+    ax.legend(frameon=False, loc='upper left', handlelength=2.4)
+    _key(ax, ('not looking', NOT_LOOKING), ('labelled looking', LOOKING))
+    return fig
+
+# %% ../nbs/12_figures.ipynb #differences
+@_styled
+def differences(
+    tables: dict,   # name of a run -> `lam_nb.evaluation.compare_by_clip`'s table against the first run
+    first: str = 'the first run',   # its name
+) -> plt.Figure:
+    "Difference of each metric to the first run with its 95 % interval; an interval without zero is drawn dark."
+    lines = [(name, metric, *row[['value', 'low', 'high']]) for name, table in tables.items() for metric, row in table.iterrows()]
+    fig, ax = plt.subplots(figsize=(PAGE * 0.72, 0.6 + 0.22 * max(1, len(lines))))
+    ax.set(xlabel=f'difference to {first}, 95 % interval by clip')
+    if not lines:
+        _not_defined(ax, 'nothing to compare with')
+        return fig
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    for i, (_, _, value, low, high) in enumerate(lines):
+        sure = low > 0 or high < 0
+        if np.isfinite([low, high]).all(): ax.plot([low, high], [i, i], color=DARK if sure else GREY, linewidth=1.2)
+        if np.isfinite(value): ax.plot(value, i, 'o' if sure else 'D', color=DARK if sure else 'white', markeredgecolor=DARK, markersize=4)
+        note = f'{value:+.3f} [{low:+.3f}, {high:+.3f}]' if np.isfinite(value) else 'not defined'
+        ax.annotate(note, (1, i), xycoords=('axes fraction', 'data'), xytext=(6, 0), textcoords='offset points', va='center', fontsize=7)
+    ax.set(yticks=range(len(lines)), yticklabels=[f'{name}: {metric.replace("_", " ")}' for name, metric, *_ in lines])
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.tick_params(axis='y', length=0)
     return fig
