@@ -131,7 +131,9 @@ class ClipFaces:
     @cached_property
     def _file(self):
         if not self.path.exists(): raise FileNotFoundError(f'no face store {self.path}; run prepare.ipynb for this data first')
-        try: return pa.ipc.open_file(pa.memory_map(str(self.path)))
+        try:
+            with pa.memory_map(str(self.path)) as file: whole = file.read_buffer()     # the map outlives the file: no descriptor is kept
+            return pa.ipc.open_file(pa.BufferReader(whole))
         except pa.ArrowInvalid as e:
             raise ValueError(f'{self.path} is not a whole face store ({e}); remove it and run prepare.ipynb again') from None
 
