@@ -73,7 +73,7 @@ def test_two_processes_train_and_give_the_rows_of_one(sample, tmp_path):
     metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2))
     assert metrics['processes'] == 2 and math.isfinite(metrics['val_loss'])
     checkpoint = str(tmp_path / 'checkpoints/best.pt')
-    one = EvaluateSettings(data_dir=str(sample), checkpoint=checkpoint, num_workers=0, num_processes=1)
+    one = EvaluateSettings(data_dir=str(sample), checkpoint=checkpoint, num_processes=1, resume=False)
     tables = [predict_split(one.model_copy(update={'num_processes': n})) for n in (1, 2, 3)]
     for other in tables[1:]:                 # two clips: the third process has nothing to do
         pd.testing.assert_frame_equal(tables[0].drop(columns='score'), other.drop(columns='score'))
@@ -97,7 +97,7 @@ def test_resume_with_two_processes_is_exact(sample, tmp_path):
 def test_metrics_are_those_of_the_saved_weights(sample, tmp_path):
     "Also with several processes, whose batch-norm statistics differ: the best checkpoint gives the figures of metrics.json."
     metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2, val_stride=1))
-    options = dict(data_dir=str(sample), num_workers=0, num_processes=1, stride=1)
+    options = dict(data_dir=str(sample), num_processes=1, stride=1, resume=False)
     again = predict_split(EvaluateSettings(checkpoint=str(tmp_path / 'checkpoints/best.pt'), **options))
     assert abs(lam_metrics(again)['mAP'] - metrics['mAP']) < 1e-9
     assert abs(training.score_loss(again, [.136, .864]) - metrics['val_loss']) < 1e-6
