@@ -205,17 +205,19 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def send(self, content, asked, cut=None, ranges=True, pause=0):
+    def send(self, content, asked, cut=None, ranges=True, pause=0, hang=0, crc32=''):
         found = re.fullmatch(r'bytes=(\d+)-(\d*)', asked) if ranges else None
         start, stop = (int(found[1]), int(found[2] or len(content) - 1) + 1) if found else (0, len(content))
         self.send_response(206 if found else 200)
         self.send_header('ETag', '"same"')
         self.send_header('Content-Length', str(stop - start))
         if found: self.send_header('Content-Range', f'bytes {start}-{stop - 1}/{len(content)}')
+        if crc32: self.send_header('x-amz-checksum-crc32', crc32)
         self.end_headers()
         for at in range(start, min(stop, start + cut if cut else stop), 500_000):
             self.wfile.write(content[at:min(at + 500_000, stop, start + cut if cut else stop)])
             time.sleep(pause)
+        time.sleep(hang)
         if cut: self.close_connection = True
 
 
@@ -304,6 +306,24 @@ def test_always_cut_fails_and_keeps_the_part(rogue, tmp_path, monkeypatch):
     assert (tmp_path / 'full_scale/bad.mp4').read_bytes() == BIG and rogue.asked[-1][1] not in ('', 'bytes=0-')
 
 
+def test_stalled_connection(rogue, tmp_path):
+    import boto3
+    from botocore.config import Config
+    client = boto3.client('s3', endpoint_url=rogue.url, config=Config(read_timeout=.5, retries={'mode': 'standard'}))
+    rogue.content['v'] = BIG
+    rogue.behaviour = lambda key, number: dict(cut=3_000_000, hang=3) if number == 0 else {}
+    assert dl.download_file(client, 's3://bucket/v', tmp_path / 'v.mp4') == len(BIG)
+    assert (tmp_path / 'v.mp4').read_bytes() == BIG and len(rogue.asked) == 2 and rogue.asked[1][1] > 'bytes=1'
+
+
+def test_damage_on_the_way(rogue, tmp_path):
+    uids = give(rogue, tmp_path, v=BIG)
+    rogue.behaviour = lambda key, number: dict(crc32='AAAAAA==') if number == 1 else {}          # S3 says what the content should sum to
+    found = table(rogue.client, tmp_path, uids)
+    assert found.status['v'] == 'failed' and 'checksum' in found.reason['v'] and files(tmp_path / 'full_scale') == []
+    assert table(rogue.client, tmp_path, uids).status['v'] == 'done' and (tmp_path / 'full_scale/v.mp4').read_bytes() == BIG
+
+
 def test_server_without_ranges(rogue, tmp_path):
     rogue.content['v'] = BIG
     rogue.behaviour = lambda key, number: dict(ranges=False)
@@ -356,6 +376,17 @@ def test_closing_stops_the_threads(rogue, tmp_path):
     time.sleep(.5)
     rows.close()
     assert time.monotonic() - start < 4 and files(tmp_path / 'full_scale') == ['big.mp4.part', 'big.mp4.part.etag', 'small.mp4']
+
+
+def test_interrupt(rogue, tmp_path):
+    give(rogue, tmp_path, a=BIG * 4, b=BIG * 4, c=BIG)
+    rogue.behaviour = lambda key, number: dict(pause=.1)           # seven seconds
+    folder = tmp_path / 'full_scale'
+    run = subprocess.Popen([sys.executable, '-c', KILLED, rogue.url, str(tmp_path)], stderr=subprocess.PIPE)
+    while not any(p.stat().st_size > 1_000_000 for p in folder.glob('*.part')): time.sleep(.01)
+    run.send_signal(signal.SIGINT)
+    assert 'KeyboardInterrupt' in run.communicate(timeout=4)[1].decode() and run.returncode == -signal.SIGINT
+    assert files(folder) == [name for uid in 'ab' for name in (f'{uid}.mp4.part', f'{uid}.mp4.part.etag')]
 
 
 def test_no_network(tmp_path):
