@@ -7,6 +7,7 @@ __all__ = ['window_rows', 'face_size', 'FaceWindows', 'as_tensors', 'one_thread'
 
 # %% ../nbs/07_windows.ipynb #imports
 import mmap
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -127,6 +128,14 @@ class _Room(Dataset):
         self.windows.read_into(self.images[part, :len(items)], items)
         return part
 
+_GRACE = 30                                                 # seconds that a worker goes on after SIGTERM
+
+def _begin_worker(number):
+    "One thread; Ctrl-C and SIGTERM, which often reach all processes, are first of all the reader's to answer."
+    one_thread(number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))      # so that the reader can finish what it does, and save
+
 # %% ../nbs/07_windows.ipynb #pinned
 def _pinned(batches, device):
     "The batches, one ahead, in pinned memory."
@@ -151,7 +160,7 @@ def window_batches(
         room = _Room(windows, parts, max(map(len, batches)))
         tasks = [(i % parts, items) for i, items in enumerate(batches)]
         workers = iter(DataLoader(room, batch_size=None, sampler=tasks, collate_fn=int, num_workers=num_workers, prefetch_factor=2,
-                                  worker_init_fn=one_thread, multiprocessing_context='fork', generator=torch.Generator()))
+                                  worker_init_fn=_begin_worker, multiprocessing_context='fork', generator=torch.Generator()))
         filled = ((room.images[part, :len(items)], items) for part, (_, items) in zip(workers, tasks))
         ready = (as_tensors(dict(images=images, **windows.known(items))) for images, items in filled)
     return _pinned(ready, device) if device.type == 'cuda' else ready
