@@ -177,6 +177,7 @@ def results_table(
 # %% ../nbs/13_comparison.ipynb #latex-text-function
 _LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
           '|': r'\textbar{}', '"': r'\textquotedbl{}'} | {c: '\\' + c for c in '&%$#_{}'}
+_LATEX |= {c: '{' + c + '}' for c in '[]*'}                           # at the start of a row these would be read as arguments of the \\ before
 
 
 def latex_text(

@@ -178,7 +178,7 @@ def roc(
     called = scores >= threshold
     point = called[labels == 0].mean(), called[labels == 1].mean()
     ax.plot(*point, 'o', color=DARK, markersize=4)
-    ax.annotate(f'score ≥ {threshold:g}', point, xytext=(6, -6), textcoords='offset points', va='top')
+    ax.annotate(f'score ≥ {threshold:.3g}', point, xytext=(6, -6), textcoords='offset points', va='top')
     _key(ax, (f'area {roc_auc_score(labels, scores):.3f}', DARK))
     return fig
 
@@ -243,7 +243,7 @@ def confusion_matrix(
 ) -> plt.Figure:
     "True against predicted class: counts, and the share of each true class."
     fig, ax = plt.subplots(figsize=(COLUMN * 0.8, 2.2))
-    ax.set(xlabel=f'predicted (score ≥ {threshold:g})', ylabel='labelled')
+    ax.set(xlabel=f'predicted (score ≥ {threshold:.3g})', ylabel='labelled')
     if why := _lacking(predictions, both=False):
         _not_defined(ax, why)
         return fig
@@ -294,7 +294,7 @@ def calibration(
     bins: int = 10,              # of equal width, over 0..1
 ) -> plt.Figure:
     "Reliability diagram: the share of looking rows at each score, and how many rows have that score."
-    fig, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN, 3.2), height_ratios=[3, 1], sharex=True)
+    fig, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN, 2.8), height_ratios=[3, 1], sharex=True)
     ax.set(ylabel='share labelled looking', xlim=(0, 1), ylim=(0, 1.02))
     below.set(xlabel='score', ylabel='rows')
     if why := _lacking(predictions, both=False):
@@ -629,7 +629,8 @@ def slices(
     notes = [f'{p:,} of {n:,} looking' for n, p in zip(table.n_rows, table.n_positive)]
     chance = _chance(table, metric)
     ax.plot(chance, np.arange(len(table)), '|', color=GREY, markersize=7, markeredgewidth=1.4)
-    _dots(ax, [str(g) for g in table.index], table[metric], low, high, notes)
+    names = [g if len(g) <= 24 else f'{g[:12]}…' for g in map(str, table.index)]           # a clip's uid would leave no room for the axes
+    _dots(ax, names, table[metric], low, high, notes)
     if np.isfinite(chance).any(): ax.set_xlim(0, 1.01)
     return fig
 

@@ -325,9 +325,12 @@ img { width: 100%; height: auto; display: block } figcaption, .caption { color: 
 footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 @page { size: A4; margin: 13mm }
 @media print { body { margin: 0; max-width: none; padding: 0; font-size: 9.5pt; line-height: 1.4 } p { max-width: none }
-  h2, h2 + p, .caption { break-after: avoid } figure, tr, .facts, .fact { break-inside: avoid }
-  h2 { margin-top: 1.2rem } figure { margin: .4rem .5rem .4rem 0 } .small { max-width: 48% }
-  table { display: table; font-size: 8pt } td, th { white-space: normal; padding: .15rem .45rem; overflow-wrap: anywhere } }
+  h2, h2 + p, .caption { break-after: avoid } figure, tr, .facts, .fact { break-inside: avoid } section { orphans: 1; widows: 1 }
+  h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 1rem; padding-top: .6rem } .facts { gap: .4rem; margin: .8rem 0 }
+  .fact { padding: .2rem .6rem; min-width: 0 } .fact b { font-size: 1.05rem } figure { margin: .4rem .5rem .4rem 0 }
+  .small { max-width: 48% } section:first-of-type .small { max-width: 40% } section:first-of-type .large { max-width: 86% }
+  table { display: table; font-size: 8pt } td, th { padding: .15rem .45rem }
+  th, .text, .settings td { white-space: normal; overflow-wrap: anywhere } th { overflow-wrap: normal } }
 </style></head><body><h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
 {% if facts %}<div class="facts">
 {% for name, value in facts.items() %}<div class="fact"><b>{{ value }}</b><span>{{ name }}</span></div>{% endfor %}
@@ -364,14 +367,21 @@ def _report_picture(path, caption):
                       b64encode(min(packed, key=len)).decode(), below)
 
 # %% ../nbs/00_runs.ipynb #report-table
+def _number_format(column):
+    "How a column's floats are written: fractions with four digits after the point, others with four that count."
+    values = column.dropna().abs()
+    return '.4f' if ((values == 0) | values.between(1e-4, 1)).all() else '.4g'
+
+
 def _report_table(table):
-    "A DataFrame as safe HTML: texts to the left, numbers to the right, a dash for what is missing."
+    "A DataFrame as safe HTML: texts to the left, numbers to the right, fractions with four digits, a dash for what is missing."
     is_number = lambda column: pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     sides = ['num' if is_number(column) else 'text' for column in table.dtypes]
-    text = lambda v: '–' if pd.api.types.is_scalar(v) and pd.isna(v) else f'{v:.4g}' if isinstance(v, float) else v
+    formats = [_number_format(column) if side == 'num' else '' for side, (_, column) in zip(sides, table.items())]
+    text = lambda v, form: '–' if pd.api.types.is_scalar(v) and pd.isna(v) else f'{v:{form}}' if isinstance(v, float) else v
 
     def line(tag, values):
-        cells = [Markup('<{} class="{}">{}</{}>').format(tag, side, text(v), tag) for side, v in zip(sides, values)]
+        cells = [Markup('<{} class="{}">{}</{}>').format(tag, side, text(v, form), tag) for side, form, v in zip(sides, formats, values)]
         return Markup('<tr>{}</tr>').format(Markup('').join(cells))
 
     body = [line('td', row) for row in table.itertuples(index=False)]

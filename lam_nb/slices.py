@@ -81,7 +81,7 @@ EDGES = dict(
     track_length=('track length, rows', [1, 31, 91, 301, 901, np.inf]),
     border=('frames to the border of a look', [1, 2, 4, 8, 16, 31, np.inf]))
 TITLES = {fact: title for fact, (title, _) in EDGES.items()} | dict(
-    sharpness='sharpness, quarters of the rows', box='box', person='person', clip='clip')
+    sharpness='sharpness, quarters of the rows', box='box of the face', person='person', clip='clip')
 
 
 def _class_names(edges):
