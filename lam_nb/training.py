@@ -382,6 +382,8 @@ def resume_run(
 ):
     "Puts `run` where <out_dir>/checkpoints/last.pt left it; ValueError when its settings do not fit."
     file = run.out / 'checkpoints' / 'last.pt'
+    if rank_and_size()[0] == 0:
+        for part in file.parent.glob('.*.part.pt'): part.unlink()          # left by a process that was killed while it wrote
     if run.settings.resume and file.exists(): _go_on(run, file)
     places = everyones((run.epoch, run.step), run.group)
     if len(set(places)) > 1:
@@ -708,7 +710,7 @@ def live_view(
     for name, style in (('train_loss', 'o-'), ('val_loss', 's--')): left.plot(history.epoch, history[name], style, ms=3, lw=1, label=name)
     right.plot(history.epoch, history.mAP, 'o-', ms=3, lw=1)
     left.set(xlabel='epoch', ylabel='loss')
-    right.set(xlabel='epoch', ylabel='mAP')
+    right.set(xlabel='epoch', ylabel='mAP', ylim=(0, 1.02))
     left.legend(frameon=False, fontsize=7)
     picture = BytesIO()
     left.figure.savefig(picture, format='png')

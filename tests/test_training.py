@@ -1,17 +1,22 @@
-"Training goes on where it stopped, bit for bit, in one process and in two, and several processes evaluate alike."
-import math
+"Training in one process goes on where it stopped, bit for bit; a full disk, signals and changed settings."
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 
-from lam_nb import training
-from lam_nb.evaluation import lam_metrics
-from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
-from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb import runs, training
 from lam_nb.models import read_checkpoint
-from lam_nb.training import TrainSettings, train, train_process
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
+from lam_nb.training import Stopped, TrainSettings, live_display, main, train, train_process
 
 
 def settings(sample, out, **changes):
@@ -23,17 +28,22 @@ def settings(sample, out, **changes):
 class Killed(BaseException): pass
 
 
-def train_and_die(parameters, at_save):
-    "Trains until the checkpoint of that number is written, then dies at once."
-    saved, real = [0], training.save_run
-    def save_then_die(*args):
-        real(*args)
-        saved[0] += 1
-        if saved[0] == at_save: raise Killed
-    training.save_run = save_then_die
+def train_until(parameters, name, count, action):
+    "Trains with `action` called after the `count`-th call of a function of lam_nb.training."
+    calls, real = [0], getattr(training, name)
+    def counted(*args, **kwargs):
+        out = real(*args, **kwargs)
+        calls[0] += 1
+        if calls[0] == count: action()
+        return out
+    setattr(training, name, counted)
     try: train_process(parameters)
     except Killed: pass
-    finally: training.save_run = real
+    finally: setattr(training, name, real)
+
+
+def die():
+    raise Killed
 
 
 def same(a, b):
@@ -44,18 +54,6 @@ def same(a, b):
     clocks = ('seconds', 'windows_per_s', 'data_wait', 'memory_gb')
     drop = lambda rows: [{k: v for k, v in r.items() if k not in clocks} for r in rows]
     return tensors and moments and drop(a['history']) == drop(b['history']) and a['epoch'] == b['epoch']
-
-
-@pytest.mark.parametrize('at_save', [1, 2, 4])
-def test_resume_is_exact(sample, tmp_path, at_save):
-    whole = settings(sample, tmp_path / 'whole')
-    train(whole)
-    cut = settings(sample, tmp_path / 'cut')
-    train_and_die(cut.model_dump(), at_save)
-    half = read_checkpoint(tmp_path / 'cut/checkpoints/last.pt')
-    assert half['epoch'] < 2
-    train(cut)
-    assert same(read_checkpoint(tmp_path / 'whole/checkpoints/last.pt'), read_checkpoint(tmp_path / 'cut/checkpoints/last.pt'))
 
 
 def test_finished_run_stays_as_it_is(sample, tmp_path):
@@ -69,44 +67,16 @@ def test_changed_setting_is_refused_by_name(sample, tmp_path):
     with pytest.raises(ValueError, match='batch_size = 8, there 16'): train(settings(sample, tmp_path, epochs=1, batch_size=8))
 
 
-def test_two_processes_train_and_give_the_rows_of_one(sample, tmp_path):
-    metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2))
-    assert metrics['processes'] == 2 and math.isfinite(metrics['val_loss'])
-    checkpoint = str(tmp_path / 'checkpoints/best.pt')
-    one = EvaluateSettings(data_dir=str(sample), checkpoint=checkpoint, num_processes=1, resume=False)
-    tables = [predict_split(one.model_copy(update={'num_processes': n})) for n in (1, 2, 3)]
-    for other in tables[1:]:                 # two clips: the third process has nothing to do
-        pd.testing.assert_frame_equal(tables[0].drop(columns='score'), other.drop(columns='score'))
-        assert np.abs(tables[0].score - other.score).max() < 1e-6
-
-
 def test_non_finite_loss_stops(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(training, 'window_loss', lambda model, *_: sum(p.sum() for p in model.parameters()) * float('nan'))
-    with pytest.raises(FloatingPointError, match=r'epoch 1, batch 1 .looked at: 1 to 2.*\n.*track_\d+ frame \d+'): train(settings(sample, tmp_path))
-
-
-def test_resume_with_two_processes_is_exact(sample, tmp_path):
-    "Killed after an epoch's checkpoint by its save of the next; both processes go on."
-    whole, cut = (settings(sample, tmp_path / name, num_processes=2, epochs=2, schedule='constant', warmup=0) for name in ('whole', 'cut'))
-    train(whole)
-    train(cut.model_copy(update={'epochs': 1}))
-    train(cut)
-    assert same(*(read_checkpoint(tmp_path / name / 'checkpoints/last.pt') for name in ('whole', 'cut')))
-
-
-def test_metrics_are_those_of_the_saved_weights(sample, tmp_path):
-    "Also with several processes, whose batch-norm statistics differ: the best checkpoint gives the figures of metrics.json."
-    metrics = train(settings(sample, tmp_path, epochs=1, num_processes=2, val_stride=1))
-    options = dict(data_dir=str(sample), num_processes=1, stride=1, resume=False)
-    again = predict_split(EvaluateSettings(checkpoint=str(tmp_path / 'checkpoints/best.pt'), **options))
-    assert abs(lam_metrics(again)['mAP'] - metrics['mAP']) < 1e-9
-    assert abs(training.score_loss(again, [.136, .864]) - metrics['val_loss']) < 1e-6
+    words = r'epoch 1, batch 1 .looked at: 1 to 2.*\n.*track_\d+ frame \d+'
+    with pytest.raises(FloatingPointError, match=words): train(settings(sample, tmp_path))
 
 
 def test_best_is_written_before_last(sample, tmp_path):
     "A run killed between the two checkpoints of a validation validates again, and its best.pt is the best."
     s = settings(sample, tmp_path / 'cut', epochs=1, save_every=1000)
-    train_and_die(s.model_dump(), 2)                       # the first save is before the validation
+    train_until(s.model_dump(), 'save_run', 2, die)                       # the first save is before the validation
     assert (tmp_path / 'cut/checkpoints/best.pt').exists() and read_checkpoint(tmp_path / 'cut/checkpoints/last.pt')['epoch'] == 0
     metrics = train(s)
     assert read_checkpoint(metrics['best_checkpoint'])['mAP'] == metrics['mAP']
@@ -120,9 +90,119 @@ def test_other_data_is_not_resumed(sample, tmp_path):
     with pytest.raises(ValueError, match='made of other faces'): train(s.model_copy(update={'faces_dir': str(tmp_path / 'faces')}))
 
 
-def test_resume_with_other_processes_keeps_the_loss(sample, tmp_path, capsys):
+@pytest.fixture(scope='module')
+def whole(sample, tmp_path_factory):
+    "An undisturbed training of two epochs of three batches, with everything on that has a state."
+    s = settings(sample, tmp_path_factory.mktemp('whole'), **STATEFUL)
+    train(s)
+    return s
+
+
+STATEFUL = dict(save_every=1, ema=.9, jitter=.1, colour=.2, blur=1., weight_decay=.01, clip_norm=5., accumulate=2, batch_size=6,
+                sampling='balanced', val_every=2)
+
+
+def finished(folder): return read_checkpoint(folder / 'checkpoints/last.pt')
+
+
+@pytest.mark.parametrize('turn', range(3))
+def test_resume_at_random_batches_is_exact(whole, tmp_path, turn):
+    "Two random deaths in the middle of batches, then to the end."
+    seed = random.randrange(10 ** 6)
+    chance = random.Random(seed)
+    s = whole.model_copy(update={'out_dir': str(tmp_path)})
+    for _ in range(2):
+        count = chance.randrange(1, 8)
+        print(f'seed {seed}: dies after batch {count} of this start')
+        train_until(s.model_dump(), 'train_step', count, die)
+    train(s)
+    assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
+    columns = ['train_loss', 'val_loss', 'mAP', 'lr']
+    tables = [pd.read_csv(f'{folder}/history.csv')[columns] for folder in (whole.out_dir, tmp_path)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+KILLED_WHILE_SAVING = '''
+import os, signal, sys, torch
+from lam_nb import training
+count, real = [0], torch.save
+def half(content, path):
+    count[0] += 1
+    real(content, path)
+    if count[0] == 3:
+        with open(path, 'r+b') as f: f.truncate(10_000)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+training.main(sys.argv[1:])
+'''
+
+
+def test_kill_9_while_saving_keeps_the_last_checkpoint(whole, tmp_path):
+    s = whole.model_copy(update={'out_dir': str(tmp_path / 'run')})
+    file = tmp_path / 'params.yaml'
+    file.write_text(yaml.safe_dump(s.model_dump(mode='json')))
+    done = subprocess.run([sys.executable, '-c', KILLED_WHILE_SAVING, str(file)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    assert finished(tmp_path / 'run')['step'] == 4              # the third checkpoint was cut off, the second is there
+    assert len(os.listdir(tmp_path / 'run/checkpoints')) == 2
+    train(s)
+    assert sorted(os.listdir(tmp_path / 'run/checkpoints')) == ['best.pt', 'last.pt']         # what was cut off is gone
+    assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_first(whole, tmp_path, number):
+    s = whole.model_copy(update={'out_dir': str(tmp_path), 'save_every': 1000})
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=f'{number.name} in epoch 1 after batch 4 of .*the same command goes on'):
+        train_until(s.model_dump(), 'train_step', 3, lambda: os.kill(os.getpid(), number))       # in the middle of a step of two batches
+    assert finished(tmp_path)['step'] == 4 and signal.getsignal(number) is before
+    train(s)
+    assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(sample, tmp_path, monkeypatch):
+    s, real = settings(sample, tmp_path, epochs=1, save_every=1), torch.save
+    def full(content, path):
+        if content['step'] == 2:
+            path.write_bytes(b'half')
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        real(content, path)
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='No space left.*make room and start the same command again'): train(s)
+    assert finished(tmp_path)['step'] == 1 and os.listdir(tmp_path / 'checkpoints') == ['last.pt']
+
+
+def test_epochs_may_grow_when_the_rate_is_constant(sample, tmp_path):
+    s = settings(sample, tmp_path, epochs=1, schedule='constant', warmup=0)
+    train(s)
+    assert train(s.model_copy(update={'epochs': 2}))['epochs'] == 2
+
+
+def test_other_versions_and_processes_are_named(sample, tmp_path, monkeypatch, capsys):
     s = settings(sample, tmp_path, epochs=1)
-    train_and_die(s.model_dump(), 1)
-    train(s.model_copy(update={'num_processes': 2}))
-    loss = pd.read_csv(tmp_path / 'history.csv').train_loss[0]
-    assert 0.3 < loss < 1.5                  # a mean of batch losses, whatever the number of processes was
+    with monkeypatch.context() as m:
+        m.setattr(training, '_versions', lambda: dict(torch='1.0'))
+        train_until(s.model_dump(), 'train_step', 3, die)
+    train(s)
+    assert f'no longer bit-identical to an uninterrupted training: torch is {torch.__version__}, was 1.0' in capsys.readouterr().out
+
+
+def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
+    shown = []
+    class Handle:
+        def update(self, view): shown.append(view.data)
+    monkeypatch.setattr(training, '_in_lab', lambda: True)
+    monkeypatch.setattr(training, 'display', lambda view, display_id: Handle())
+    with live_display([tmp_path / 'seed-0', tmp_path / 'seed-1'], seconds=.05):
+        runs.write_json(tmp_path / 'seed-1/status.json', dict(line='epoch 3 of 40, 1:00 h left', losses=[[.1, .7], [.2, .6]]))
+        time.sleep(1)
+    assert len(shown) == 1 and 'epoch 3 of 40, 1:00 h left' in shown[0] and len(shown[0]) < 30_000
+
+
+def test_the_command_line_refuses_what_does_not_fit(tmp_path):
+    file = tmp_path / 'params.yaml'
+    file.write_text('epochs: 2\nlearning_rate: 0.1\n')
+    nowhere = str(tmp_path / 'x.yaml')
+    for arguments, words in [([], 'usage'), ([str(file)], 'learning_rate'), ([nowhere], 'no such file'), ([str(file), 'a'], 'usage')]:
+        with pytest.raises(SystemExit, match=words): main(arguments)
