@@ -327,8 +327,9 @@ footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 @media print { body { margin: 0; max-width: none; padding: 0; font-size: 9.5pt; line-height: 1.4 } p { max-width: none }
   h2, h2 + p, .caption { break-after: avoid } figure, tr, .facts, .fact { break-inside: avoid } section { orphans: 1; widows: 1 }
   h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 1rem; padding-top: .6rem } .facts { gap: .4rem; margin: .8rem 0 }
-  .fact { padding: .2rem .6rem; min-width: 0 } .fact b { font-size: 1.05rem } figure { margin: .4rem .5rem .4rem 0 }
-  .small { max-width: 48% } section:first-of-type .small { max-width: 40% } section:first-of-type .large { max-width: 86% }
+  .fact { padding: .1rem .5rem; min-width: 0 } .fact b { font-size: 1rem } .fact span, figcaption, .caption { font-size: 7.5pt }
+  figure { margin: .3rem .5rem .3rem 0 } tr:first-child { break-after: avoid }
+  .small { max-width: 48% } section:first-of-type .small { max-width: 40% } section:first-of-type .large { max-width: 84% }
   table { display: table; font-size: 8pt } td, th { padding: .15rem .45rem }
   th, .text, .settings td { white-space: normal; overflow-wrap: anywhere } th { overflow-wrap: normal } }
 </style></head><body><h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
