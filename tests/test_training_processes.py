@@ -1,0 +1,113 @@
+"Several processes, on one machine or two: the same training, exact resume, signals, errors; Slurm jobs that are interrupted."
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from test_training import STATEFUL, finished, same, settings
+
+from lam_nb import training
+from lam_nb.evaluation import lam_metrics
+from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.runs import launch, rank_and_size
+from lam_nb.training import submit_slurm, train, train_process
+
+TWO = dict(STATEFUL, num_processes=2, batch_size=5)                         # 40 windows: 4 batches of each process, so 2 steps
+
+
+def train_and_signal(parameters, rank, count, number):
+    "In each process: trains, and one of them sends itself a signal when it has done so many batches."
+    real, calls = training.train_step, []
+    def step(*args, **kwargs):
+        calls.append(1)
+        if rank_and_size()[0] == rank and len(calls) == count: os.kill(os.getpid(), number)
+        return real(*args, **kwargs)
+    training.train_step = step
+    train_process(parameters)
+
+
+@pytest.fixture(scope='module')
+def whole(sample, tmp_path_factory):
+    "Two epochs in two processes, undisturbed."
+    s = settings(sample, tmp_path_factory.mktemp('two'), **TWO)
+    return s, train(s)
+
+
+def test_two_processes_stop_together_and_resume_exactly(whole, sample, tmp_path):
+    "Rank 1 gets SIGTERM in the middle of a step; then rank 0 is killed for good; then on to the end."
+    s = whole[0].model_copy(update={'out_dir': str(tmp_path)})
+    with pytest.raises(Exception, match='stopped by SIGTERM in epoch 1 after batch 2 of 4.*the same command goes on'):
+        launch(train_and_signal, s.model_dump(), 1, 1, signal.SIGTERM, num_processes=2)
+    assert finished(tmp_path)['step'] == 2
+    with pytest.raises(Exception, match='SIGKILL|exitcode: -9'):
+        launch(train_and_signal, s.model_dump(), 0, 5, signal.SIGKILL, num_processes=2)
+    assert finished(tmp_path)['epoch'] == 1
+    train(s)
+    assert same(finished(Path(whole[0].out_dir)), finished(tmp_path))
+
+
+def test_metrics_are_those_of_the_saved_weights(whole, sample):
+    "Batch-norm statistics differ between processes; the best checkpoint still gives the figures of metrics.json, in one and in two."
+    s, metrics = whole
+    assert metrics['processes'] == 2
+    one = EvaluateSettings(data_dir=str(sample), checkpoint=metrics['best_checkpoint'], num_workers=0, num_processes=1, stride=s.val_stride)
+    tables = [predict_split(one.model_copy(update={'num_processes': n})) for n in (1, 2)]
+    assert abs(lam_metrics(tables[0])['mAP'] - metrics['mAP']) < 1e-9
+    assert abs(training.score_loss(tables[0], s.weights) - metrics['val_loss']) < 1e-6
+    pd.testing.assert_frame_equal(tables[0].drop(columns='score'), tables[1].drop(columns='score'))
+    assert np.abs(tables[0].score - tables[1].score).max() < 1e-6
+
+
+def test_another_number_of_processes_goes_on_and_says_so(whole, tmp_path, capsys):
+    s, _ = whole
+    (tmp_path / 'checkpoints').mkdir()
+    saved = torch.load(Path(s.out_dir) / 'checkpoints/last.pt', weights_only=True)
+    torch.save(saved | dict(epoch=1, step=2, history=saved['history'][:1], loss_sum=1.4, loss_steps=2), tmp_path / 'checkpoints/last.pt')
+    metrics = train(s.model_copy(update=dict(out_dir=str(tmp_path), num_processes=1)))
+    assert 'no longer bit-identical to an uninterrupted training: 1 process instead of 2' in capsys.readouterr().out
+    assert metrics['epochs'] == 2 and 0.2 < metrics['train_loss'] < 2           # a mean of batch losses, whatever the number of processes
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        return s.getsockname()[1]
+
+
+def test_two_nodes_of_two_processes_give_the_training_of_four(sample, tmp_path):
+    "torchrun twice on this machine, with one meeting point."
+    s = settings(sample, tmp_path / 'four', epochs=1, num_processes=4, batch_size=4, save_every=100)
+    file, end = tmp_path / 'params.yaml', f'localhost:{free_port()}'
+    file.write_text(yaml.safe_dump(s.model_dump(mode='json')))
+    node = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '2', '--rdzv-backend', 'c10d',
+            '--rdzv-endpoint', end, '-m', 'lam_nb.training', str(file), f'out_dir={tmp_path / "nodes"}']
+    quiet = dict(cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    nodes = [subprocess.Popen(node, **quiet) for _ in range(2)]
+    logs = [n.communicate(timeout=240)[0] for n in nodes]
+    assert [n.returncode for n in nodes] == [0, 0], logs
+    train(s)
+    assert finished(tmp_path / 'nodes')['processes'] == 4 and same(finished(tmp_path / 'four'), finished(tmp_path / 'nodes'))
+    assert 'AP_looking' in ''.join(logs)                                        # one of them prints the result
+
+
+def test_a_slurm_job_that_is_interrupted_goes_on(sample, tmp_path):
+    "With submitit's local executor, which interrupts and requeues as Slurm does."
+    s = settings(sample, tmp_path / 'run', batch_size=4, save_every=1)
+    job = submit_slurm(s, str(tmp_path / 'jobs'), cluster='local')
+    last = tmp_path / 'run/checkpoints/last.pt'
+    for _ in range(600):
+        if last.exists() or job.done(): break
+        time.sleep(.1)
+    for task in psutil.Process(job._process.pid).children(): task.send_signal(signal.SIGUSR2)       # the time limit is near
+    result, = job.result()
+    assert result['epochs'] == 2 and 'Requeued job' in job.stdout() + (job.stderr() or '')
