@@ -6,8 +6,8 @@
 __all__ = ['TrainSettings', 'epoch_order', 'epoch_batches', 'step_share', 'learning_rate', 'mirror_some', 'move_boxes',
            'change_colours', 'blur_some', 'augment', 'window_loss', 'Run', 'freeze_trunk', 'make_optimizer', 'new_run',
            'save_run', 'stop_requests', 'Stopped', 'everyones', 'anyone', 'changed_settings', 'resume_run',
-           'window_names', 'check_finite', 'train_step', 'data_mark', 'batch_loader', 'train_epoch', 'score_loss',
-           'validate', 'best_epochs', 'hopeless', 'finish_epoch', 'class_weights', 'check_validation', 'finish_run',
+           'window_names', 'check_finite', 'train_step', 'data_mark', 'train_epoch', 'score_loss', 'validate',
+           'best_epochs', 'hopeless', 'finish_epoch', 'class_weights', 'check_validation', 'finish_run',
            'status_writer', 'live_view', 'live_display', 'train_process', 'train_seeds', 'spread', 'train', 'main',
            'submit_slurm']
 
@@ -33,14 +33,13 @@ from pydantic import Field, PositiveFloat
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 import lam_nb
 from .evaluation import lam_metrics
 from .inference import autocast, choose_device, predict, set_arithmetic, stored_clips
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
 from .runs import Progress, Settings, _in_lab, atomic_path, check_parameters, launch, project_path, rank_and_size, start_run, write_json
-from .windows import FaceWindows, as_tensors, one_thread
+from .windows import FaceWindows, window_batches
 
 # %% ../nbs/11_training.ipynb #settings
 class TrainSettings(Settings):
@@ -468,22 +467,6 @@ def data_mark(
     marks = [store.about['fingerprint'] for store in windows.stores]
     return hashlib.sha256('|'.join([*marks, str(len(windows))]).encode()).hexdigest()[:16]
 
-# %% ../nbs/11_training.ipynb #batch-loader
-def batch_loader(
-    windows: FaceWindows, # of the training split
-    batches: list[np.ndarray], # items of the batches to read
-    num_workers: int, # loader processes
-    device: torch.device, # where the batches go
-) -> DataLoader: # of dicts of tensors, on the CPU
-    "Reads batches ahead, in order."
-    return DataLoader(windows, batch_sampler=batches, collate_fn=as_tensors, num_workers=num_workers, worker_init_fn=_loader_worker,
-                      pin_memory=device.type == 'cuda')
-
-def _loader_worker(number):
-    "Begins a worker of the loader."
-    one_thread(number)
-    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)
-
 # %% ../nbs/11_training.ipynb #loop-parts
 def _set_rate(run, n_batches):
     "The learning rate of the next step."
@@ -532,7 +515,7 @@ def train_epoch(
     model.train()
     if s.freeze_trunk: freeze_trunk(run.model)
     with stop_requests() as asked:
-        for batch in batch_loader(windows, batches[run.step:], s.num_workers, device):
+        for batch in window_batches(windows, batches[run.step:], s.num_workers, device):
             run.waited += time.monotonic() - ready
             part = run.step % s.accumulate
             if part == 0:
