@@ -1,8 +1,8 @@
 """What bf16 costs in accuracy: a short training on the sample data in fp32 and in bf16, with three seeds each.
 
 Usage: python benchmarks/precision.py [--data data/sample] [--seeds 0,1,2] [--epochs 4] [--stride 6] [--size 48]
-The faces must be prepared (prepare.ipynb). Prints mAP and loss of each run's last epoch, means and standard deviations, and the difference of
-the means beside its standard error, which is what chance alone explains. Writes benchmarks/results/precision.json.
+The faces must be prepared (prepare.ipynb). Prints mAP and loss of each run's last epoch, means and standard deviations, and the difference
+of the means beside its standard error, which is what chance alone explains. Writes benchmarks/results/precision.json.
 """
 import argparse
 import tempfile
