@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, bootstrap_by_clip, check_submission, compare_by_clip,
-                               lam_metrics, make_submission, read_official, read_submission, resample_clips, segment_metrics, tie_range,
-                               with_truth, write_official, write_submission)
+from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, border_distance, border_profile, bootstrap_by_clip,
+                               check_submission, compare_by_clip, error_runs, lam_metrics, make_submission, metrics_by, operating_points,
+                               read_official, read_submission, resample_clips, segment_metrics, tie_range, with_truth, write_official,
+                               write_submission)
 
 HERE = Path(__file__).parent
 MINI = HERE.parents[1] / 'shared' / 'ego4d_mini'
@@ -229,6 +230,96 @@ def test_segments_equal_a_slow_count(seed):
     m = segment_metrics(t)
     assert (m['n_labelled'], m['n_predicted']) == (len(true), len(guess))
     assert m['n_found'] == sum(any(a & b for b in guess) for a in true) and m['n_right'] == sum(any(a & b for b in true) for a in guess)
+
+
+def in_time(seed, share=0.85):
+    "A table of two tracks with gaps, in any order of rows."
+    rng = np.random.default_rng(seed)
+    t = random_table(200, seed, track_id=[f't{k % 2}' for k in range(200)]).assign(frame=np.arange(200) // 6)
+    return t[rng.random(200) < share].sample(frac=1, random_state=seed)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_border_distances_equal_a_slow_search(seed):
+    t = in_time(seed)
+    ours = border_distance(t)
+    for i, row in t.iterrows():
+        track = t[(t.clip_uid == row.clip_uid) & (t.track_id == row.track_id)].sort_values('frame')
+        pairs = zip(track.itertuples(), track[1:].itertuples())
+        borders = [(a.frame + b.frame) / 2 for a, b in pairs if a.label != b.label]
+        near = min((abs(row.frame - b) for b in borders), default=np.nan)
+        assert np.isclose(ours[i], np.ceil(near) * (1 if row.label else -1), equal_nan=True)
+    profile = border_profile(t, reach=5)
+    assert profile.n_rows.sum() == (ours.abs() <= 5).sum() and profile.index.min() >= -5 and 0 not in profile.index
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_error_runs_equal_a_slow_count(seed):
+    t = in_time(seed)
+    runs = error_runs(t)
+    for kind, flag in (('missed', (t.label == 1) & (t.score < .5)), ('false alarm', (t.label == 0) & (t.score >= .5))):
+        slow = sorted((*sorted(s)[0][:2], min(s)[2], max(s)[2], len(s)) for s in slow_segments(t, flag))
+        ours = runs[runs.kind == kind]
+        assert sorted(zip(ours.clip_uid, ours.track_id, ours['first'], ours['last'], ours.n_rows)) == slow
+    label = {key: y for key, y in zip(zip(t.clip_uid, t.track_id, t.frame), t.label)}
+    for r in runs.itertuples():
+        own = label[r.clip_uid, r.track_id, r.first]
+        beside = [label.get((r.clip_uid, r.track_id, f)) for f in (r.first - 1, r.last + 1)]
+        assert r.at_border == (1 - own in beside)
+    assert runs.n_rows.is_monotonic_decreasing and len(error_runs(t.assign(score=t.label * 1.0))) == 0
+
+
+def test_operating_points_agree_with_the_metrics():
+    t = random_table(300)
+    points = operating_points(t, {'a': 0.5, 'nothing': 1.0})
+    m, looks = lam_metrics(t), segment_metrics(t)
+    (tn, fp), (fn, tp) = m['confusion']
+    assert points.loc['a'].tolist() == [0.5, m['accuracy'], tp / (tp + fp), tp / (tp + fn), fp / (tn + fp), looks['precision'], looks['recall']]
+    assert np.isnan(operating_points(t.assign(score=0.1), {'x': .5}).loc['x', ['precision', 'looks_precision']].astype(float)).all()
+
+
+def test_intervals_of_groups_need_clips():
+    t = random_table(600, clips=12)
+    by = metrics_by(t, np.where(t.clip_uid.isin(['clip0', 'clip1']), 'two clips', 'ten clips'), n=100)
+    assert by.loc['two clips', ['AP_looking_low', 'AP_looking_high']].isna().all()
+    assert by.loc['ten clips', 'AP_looking_low'] < by.loc['ten clips', 'AP_looking'] < by.loc['ten clips', 'AP_looking_high']
+    one = metrics_by(t.assign(label=0), 'clip_uid', n=10)
+    assert one['AP_looking'].isna().all() and one['AP_looking_low'].isna().all() and (one['AP_not_looking'] == 1).all()
+
+
+def test_a_user_s_own_labels_of_the_crops(tmp_path):
+    t = challenge_table()
+    truth = tmp_path / 'test_truth.csv'
+    lines = [f'{r.clip_uid},{r.unique_id},{r.track_id},{r.frame},{i % 3 == 0:d}' for i, r in enumerate(t.itertuples())]
+
+    def scored(rows):
+        truth.write_text('\n'.join(rows) + '\n')
+        return lam_metrics(with_truth(t, truth))
+
+    assert scored(lines)['n_positive'] == 14 and scored(lines[::-1])['mAP'] == pytest.approx(scored(lines)['mAP'])
+    for rows, message in ((lines[2:], '2 of 40 rows are in the predictions but not in the truth'),
+                          ([*lines, 'clip0,ffff,track,1,0'], '1 of 41 rows are in the truth but not in the predictions'),
+                          ([f'{line[:-1]}-1' for line in lines], 'have a label other than 0 and 1'),
+                          ([f'{line[:-1]}yes' for line in lines], 'column label'),
+                          (['video,unique_id,track,frame,label', *lines], 'without header'),
+                          ([line.rsplit(',', 1)[0] for line in lines], 'has 4 columns, expected 5')):
+        with pytest.raises(ValueError, match=message): scored(rows)
+    with pytest.warns(UserWarning, match='1 of 41 rows repeat'): assert scored([*lines, lines[3]])['n_rows'] == 40
+
+
+def test_a_submission_is_held_against_the_crops():
+    t = challenge_table()
+    whole = make_submission(t)
+    other = {**whole['results'][0], 'unique_id': 'ffffffff'}
+    for results, words in ((whole['results'][3:], '3 of 40 crops have no entry'), ([*whole['results'], other], '1 entries for which there is no crop'),
+                           ([*whole['results'], whole['results'][0]], '1 entries that repeat an earlier one'),
+                           ([], '40 of 40 crops have no entry'), ([None, *whole['results']], '1 entries without exactly the fields'),
+                           ([{**r, 'score': round(r['score'], 3)} for r in whole['results']], 'rounded to 3 digits')):
+        assert words in ' | '.join(check_submission({**whole, 'results': results}, t))
+    assert check_submission(whole, t.sample(frac=1, random_state=0)) == []
+    assert 'there are no crops' in check_submission({**whole, 'results': []}, t[:0])[0]
+    wrong_track = {**whole, 'results': [{**whole['results'][0], 'track_id': 'x'}, *whole['results'][1:]]}
+    assert len(check_submission(wrong_track, t)) == 2                                   # one missing, one too many
 
 
 def test_a_wrong_submission_is_not_written(tmp_path):

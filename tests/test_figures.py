@@ -11,7 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from lam_nb import figures as F
-from lam_nb.evaluation import average_precision, bootstrap_by_clip, metrics_by
+from lam_nb.evaluation import average_precision, border_profile, bootstrap_by_clip, compare_by_clip, metrics_by
 
 
 def table(tracks=4, length=80, seed=0):
@@ -200,3 +200,54 @@ def test_intervals_and_slices():
 def test_text_in_svg_stays_text_and_style_is_not_left_behind():
     size = plt.rcParams['font.size']
     assert b'>predicted (score' in as_svg(F.confusion_matrix(P)) and plt.rcParams['font.size'] == size
+
+
+def test_several_runs_can_be_told_apart_without_colour():
+    runs = {f'run {i}': P.assign(score=(P.score + i * P.label) / (1 + i)) for i in range(6)}
+    lines = F.precision_recall_of(runs).axes[0].lines
+    assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == 6 and len({line.get_color() for line in lines}) == 6
+    with pytest.raises(ValueError, match='7 runs cannot be told apart'): F.precision_recall_of(runs | {'x': P})
+    assert 'run 0: no row is labelled looking' in words(F.precision_recall_of({'run 0': P.assign(label=0)}))
+    fig = F.training_curves_of({'a': HISTORY, 'b': HISTORY[['epoch', 'train_loss']]})
+    assert len(fig.axes[0].lines) == 3 and len(fig.axes[1].lines) == 1
+    assert 'no epoch has a mAP' in words(F.training_curves_of({'b': HISTORY[['epoch', 'train_loss']]}))
+
+
+def test_differences_show_what_is_sure():
+    better = P.assign(score=0.5 * P.score + 0.5 * P.label)
+    fig = F.differences({'b': compare_by_clip(P, better, 50), 'same': compare_by_clip(P, P, 20)}, 'a')
+    dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
+    assert [d.get_marker() for d in dots] == ['o'] * 4 + ['D'] * 4 and 'difference to a' in words(fig)
+    assert words(F.differences({'b': compare_by_clip(P.assign(label=0), P.assign(label=0), 5)}, 'a')).count('not defined') == 2
+    assert 'nothing to compare' in words(F.differences({}))
+
+
+def test_around_borders():
+    profile = border_profile(P)
+    x, y = F.around_borders(profile).axes[0].lines[0].get_data()
+    assert y[list(x).index(1)] > y[list(x).index(-1)]
+    assert 'no track has a border of a look' in words(F.around_borders(border_profile(P.assign(label=0))))
+
+
+def test_slices_show_chance_and_intervals():
+    fig = F.slices(metrics_by(P, 'track_id'))
+    bars = next(line for line in fig.axes[0].lines if line.get_marker() == '|')
+    assert bars.get_xdata().tolist() == [0.2] * 4 and fig.axes[0].get_xlim()[0] == 0
+    assert 'chance' not in words(fig) and not [ax for ax in fig.axes if ax.get_ylabel()]
+    long = F.slices(metrics_by(P.assign(uid='0d42b229-1360-420d-b048-' + P.track_id), 'uid'))
+    assert '0d42b229-136…' in words(long)
+
+
+def test_gallery_with_timelines():
+    rows = F.confident_rows(P, 3, 'wrong')
+    strips = [np.full((7, 20, 18, 3), 90, dtype=np.uint8)] * 3
+    fig = F.gallery(strips, ['a', 'b', 'c'], rows=rows, predictions=P)
+    assert len(fig.axes) == 6
+    dot = [line.get_data() for line in fig.axes[1].lines if len(line.get_xdata()) == 1][-1]
+    assert dot[0][0] == rows.frame.iloc[0] and dot[1][0] == rows.score.iloc[0]
+    assert 'no such row' in words(F.gallery([], [], rows=rows[:0], predictions=P))
+
+
+def test_figures_have_their_own_ground():
+    "In a dark notebook the labels must not be black on black."
+    for fig in (F.precision_recall(P), F.slices(metrics_by(P, 'track_id')), F.gallery([], [])): assert fig.get_facecolor() == (1, 1, 1, 1)

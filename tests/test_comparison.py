@@ -1,0 +1,211 @@
+"Comparing runs: what is refused, what is counted, tables for papers, and both notebooks on awkward data."
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import papermill as pm
+import pytest
+from conftest import ROOT
+
+from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
+                               read_runs, results_table, shared_rows, write_results)
+from lam_nb.evaluation import bootstrap_by_clip, lam_metrics, write_official
+from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.models import BaselineLSTM, save_checkpoint
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
+from lam_nb.runs import write_json
+
+
+def table(better=0.0, seed=0, clips=6, rows=40):
+    "A predictions table whose scores know something about the labels."
+    rng, n = np.random.default_rng(seed), clips * rows
+    label = (np.arange(n) % 20 < 3).astype('int8')
+    score = (1 - better) * np.clip(0.4 * label + 0.6 * rng.random(n), 0, 1) + better * label
+    clip, frame = np.divmod(np.arange(n), rows)
+    return pd.DataFrame(dict(clip_uid=[f'clip{c}' for c in clip], track_id='t', person_id='1', frame=frame, x1=0., y1=0., x2=9., y2=9.,
+                             label=label, interpolated=False, score=score))
+
+
+def make_run(folder, predictions, **parameters):
+    folder.mkdir(parents=True)
+    predictions.to_parquet(folder / 'predictions.parquet')
+    write_json(folder / 'metrics.json', lam_metrics(predictions) if (predictions.label >= 0).all() else {})
+    write_json(folder / 'settings.json', dict(parameters=dict(split='val', stride=1, **parameters), provenance=dict(commit='a1')))
+    return folder
+
+
+def make_training(folder, **parameters):
+    folder.mkdir(parents=True)
+    pd.DataFrame(dict(epoch=[1, 2], train_loss=[.5, .4], val_loss=[.6, .5], mAP=[.5, .6])).to_csv(folder / 'history.csv', index=False)
+    write_json(folder / 'metrics.json', dict(mAP=.6))
+    write_json(folder / 'settings.json', dict(parameters=parameters))
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path):
+    return [make_run(tmp_path / 'a', table()), make_run(tmp_path / 'b', table(0.2).sample(frac=1, random_state=1), flip=True)]
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda f: shutil.rmtree(f), 'no folder'),
+    (lambda f: (f / 'metrics.json').unlink(), 'has no metrics.json: .* did not end'),
+    (lambda f: (f / 'predictions.parquet').unlink(), 'neither predictions.parquet nor history.csv'),
+    (lambda f: (f / 'metrics.json').write_text('{"mAP": 0.'), 'is not JSON'),
+    (lambda f: (f / 'settings.json').write_text('[]'), 'holds a list, expected an object')])
+def test_folders_that_are_no_runs_are_refused(two, spoil, message):
+    spoil(two[1])
+    with pytest.raises((FileNotFoundError, ValueError), match=message): read_runs(two)
+
+
+def test_names_tell_runs_apart(tmp_path):
+    folders = [make_run(tmp_path / n / 'val', table()) for n in ('first', 'second')]
+    assert [r['name'] for r in read_runs(folders)] == ['first/val', 'second/val']
+    with pytest.raises(ValueError, match='several runs are called x'): read_runs(folders, ['x', 'x'])
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda t: t[:-7], r'a: 240 rows \(val, stride 1\); c: 233 rows .* All have 233 rows in common; set shared_only'),
+    (lambda t: t.assign(clip_uid='other' + t.clip_uid), 'All have 0 rows in common; evaluate them on the same split'),
+    (lambda t: t.assign(label=1 - t.label), '240 of 240 rows have another label in c than in a'),
+    (lambda t: t.assign(label=-1), 'c has no labels'),
+    (lambda t: t[:0], 'c has no rows'),
+    (lambda t: t.assign(score=t.score.where(t.index != 3)), 'no finite number'),
+    (lambda t: t.assign(unique_id=[f'{i:x}' for i in range(len(t))]), 'some runs scored challenge crops'),
+    (lambda t: pd.concat([t, t[:1]]), 'repeat an earlier row')])
+def test_runs_of_other_rows_are_refused(tmp_path, change, message):
+    runs = [read_runs([make_run(tmp_path / 'a', table())])[0], None]
+    runs[1] = runs[0] | dict(name='c', predictions=change(table()))
+    with pytest.raises(ValueError, match=message): shared_rows(runs)
+
+
+def test_shared_rows_are_the_same_rows_in_one_order(two):
+    runs = read_runs(two)
+    tables = shared_rows(runs)
+    keys = ['clip_uid', 'track_id', 'frame', 'label']
+    assert tables['a'][keys].equals(tables['b'][keys]) and len(tables['a']) == 240
+    assert lam_metrics(tables['b']) == lam_metrics(table(0.2)) and tables['b'].score.tolist() == table(0.2).score.tolist()
+    fewer = runs[1] | dict(predictions=runs[1]['predictions'].query('frame % 3 == 0'))
+    assert len(shared_rows([runs[0], fewer], shared_only=True)['a']) == (table().frame % 3 == 0).sum()
+
+
+def test_only_settings_that_differ_are_shown(two, tmp_path):
+    runs = read_runs(two)
+    assert different_settings(runs).to_dict('index') == {'flip': {'a': '–', 'b': 'true'}}
+    training = make_training(tmp_path / 'train', lr=1e-3, out_dir='x')
+    for r, lr in zip(runs, (1e-3, 2e-3)):
+        folder = make_training(tmp_path / f'train{lr}', lr=lr)
+        r['parameters']['checkpoint'] = str(folder / 'checkpoints' / 'best.pt')
+    assert {'checkpoint', 'training: lr'} <= set(different_settings(runs).index) and training.exists()
+
+
+def test_differences_and_disagreements(two):
+    tables = shared_rows(read_runs(two))
+    apart = differences_of(tables, 100)['b']
+    gain = lam_metrics(table(0.2))['mAP'] - lam_metrics(table())['mAP']
+    assert apart.loc['mAP', 'low'] > 0 and np.isclose(apart.loc['mAP', 'value'], gain)
+    a, b = tables.values()
+    rows = disagreements(a, b)
+    called = (a.score >= .5) != (b.score >= .5)
+    assert len(rows) == called.sum() > 0 and (rows.score_a - rows.score_b).abs().is_monotonic_decreasing
+    for r in rows.itertuples(): assert ((r.score_a >= .5) == (r.label == 1)) == (r.right == 'a')
+
+
+def test_results_tables_state_their_units(tmp_path):
+    one = bootstrap_by_clip(table().assign(label=0), 20)
+    results = results_table({r'a_b & 50 % \x': bootstrap_by_clip(table(), 50), '[1] | *': dict(mAP=.5, accuracy=None), 'one class': one})
+    csv, md, tex = write_results(results, tmp_path / 'results', digits=2)
+    assert csv.read_text().startswith('run,mAP (fraction),mAP 95 % low (fraction),mAP 95 % high (fraction),AP_looking (fraction)')
+    assert (pd.read_csv(csv, index_col=0).to_numpy(na_value=-1) == results.to_numpy(na_value=-1)).all()               # to the last bit
+    lines = md.read_text().splitlines()
+    assert 'mAP (%) [95 % interval]' in lines[0] and len(lines) == 2 + 3 and '| 50.00 | – |' in lines[3] and r'\[1\] \| \*' in lines[3]
+    text = tex.read_text()
+    assert r'a\_b \& 50 \% \textbackslash{}x & ' in text and r'mAP (\%)' in text
+    assert r'{[}1{]} \textbar{} {*} & 50.00 & -- & -- & --' in text
+    body = [line for line in text.splitlines() if line.endswith('\\\\')]
+    assert len(body) == 4 and all(line.replace(r'\&', '').count('&') == 4 for line in body)
+    assert text.count(r'\toprule') == text.count(r'\midrule') == text.count(r'\bottomrule') == 1 and text.count('{') == text.count('}')
+    value = 100 * lam_metrics(table())['mAP']
+    assert f'{value:.2f} {{\\scriptsize [' in text and f'| {value:.2f} [' in lines[2]
+
+
+@pytest.mark.parametrize('text, latex', [('a_b', r'a\_b'), ('50%', r'50\%'), ('a\nb', 'a b'), ('{}', r'\{\}'),
+                                         ('x^2~y', r'x\textasciicircum{}2\textasciitilde{}y')])
+def test_latex_is_escaped(text, latex):
+    assert latex_text(text) == latex
+
+
+def test_ours_stands_beside_published_numbers_only_on_ego4d(tmp_path):
+    uids = [f'0d42b229-1360-420d-b048-{i:012x}' for i in range(50)]
+    val = pd.DataFrame(dict(clip_uid=np.repeat(uids, 1200)))
+    assert not_ego4d(val, tmp_path, 'val') == []
+    assert 'far too few' in not_ego4d(val[::2], tmp_path, 'val')[0] and '49 clips' in not_ego4d(val[1200:], tmp_path, 'val')[0]
+    assert 'every 13th row' in not_ego4d(val, tmp_path, 'val', 13)[0]
+    assert 'no published numbers for train' in not_ego4d(val, tmp_path, 'train')[0]
+    (tmp_path / 'sample.json').write_text('{}')
+    assert 'made-up' in not_ego4d(val, tmp_path, 'val')[0]
+    numbers = published_numbers('test')
+    assert numbers.mAP.between(.5, 1).all() and numbers.accuracy.isna().any() and len(published_numbers('val')) == 3
+
+
+# The notebooks
+
+def run(name, out, **parameters):
+    out.mkdir(parents=True, exist_ok=True)
+    given = dict(parameters, out_dir=str(out))
+    pm.execute_notebook(ROOT / 'nbs' / f'{name}.ipynb', out / f'{name}.ipynb', given, cwd=ROOT, progress_bar=False)
+    return out
+
+
+def test_compare_notebook(two, tmp_path):
+    training = make_training(tmp_path / 'train', lr=1e-3)
+    out = run('compare', tmp_path / 'out', runs=[*map(str, two), str(training)], draws=100)
+    made = json.loads((out / 'comparison.json').read_text())
+    assert made['rows'] == 240 and made['differences']['b']['mAP']['low'] > 0
+    assert len(pd.read_csv(out / 'disagreements.csv')) == len(disagreements(table(), table(0.2)))
+    for file in 'results.csv results.md results.tex settings.json figures/differences.svg figures/training.png'.split(): assert (out / file).exists()
+    html = (out / 'report.html').read_text()
+    assert 'Who is right where they disagree?' in html and len(html) < 300_000
+    with pytest.raises(pm.PapermillExecutionError, match='1 evaluations and 1 trainings'):
+        run('compare', tmp_path / 'few', runs=[str(two[0]), str(training)])
+    assert not (tmp_path / 'few' / 'settings.json').exists()
+
+
+@pytest.fixture(scope='module')
+def one_class(sample, tmp_path_factory):
+    "The sample's val split without any looking segment, its faces, and a checkpoint that nobody trained."
+    root = tmp_path_factory.mktemp('one_class')
+    for name in ('split', 'csv', 'json'): shutil.copytree(sample / name, root / name)
+    (root / 'videos').symlink_to(sample / 'videos')
+    file = root / 'json' / 'av_val.json'
+    content = json.loads(file.read_text())
+    for clip in (c for v in content['videos'] for c in v['clips']): clip['social_segments_looking'] = []
+    file.write_text(json.dumps(content))
+    settings = PrepareSettings(image_size=32, workers=1)
+    prepare_faces({'val': split_faces(root, 'val', settings)[0]}, root, root / 'faces', settings)
+    save_checkpoint(root / 'fresh.pt', BaselineLSTM(), image_size=32)
+    return root
+
+
+def test_evaluate_notebook_on_one_class(one_class, tmp_path):
+    out = run('evaluate', tmp_path / 'val', data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'))
+    metrics = json.loads((out / 'metrics.json').read_text())
+    assert metrics['mAP'] is None and metrics['AP_not_looking'] == 1.0 and 'is labelled looking' in metrics['notes'][0]
+    html = (out / 'report.html').read_text()
+    assert 'not defined' in html and 'Not known of these rows' in html and 'none of the' in html
+    assert 'no row is labelled looking' in (out / 'figures' / 'precision_recall.svg').read_text()            # drawn, and in words
+
+
+def test_an_empty_split_is_an_error(one_class, tmp_path):
+    root = tmp_path / 'empty'
+    shutil.copytree(one_class, root, symlinks=True)
+    (root / 'split' / 'val.list').write_text('')
+    settings = EvaluateSettings(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), out_dir=str(tmp_path / 'val'))
+    with pytest.raises((ValueError, FileNotFoundError)) as error: write_official(predict_split(settings), tmp_path / 'val')
+    assert 'empty' in str(error.value) or 'no clip' in str(error.value)
+
+
+def test_settings_of_compare():
+    with pytest.raises(ValueError, match='threshold'): CompareSettings(threshold=1.5)
+    assert CompareSettings(runs='a,b', names='x,y').names == ['x', 'y']
