@@ -111,6 +111,9 @@ def _unreadable(path, error):
     if code: return (f'{path} was refused: it holds {code["name"]}, and a checkpoint with more than tensors and plain values can run any '
                      'program when it is opened. If you trust its origin, open it on a machine with nothing to lose and '
                      "save torch.save({'state_dict': ...}) anew.")
+    with path.open('rb') as f: start = f.read(40).decode('latin-1')
+    if len(start) > 4 and start.isascii() and ' '.join(start.split()).isprintable():
+        return f'{path} is no checkpoint but a text, which begins with {start!r}: expected a file that torch.save wrote.'
     if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not write by itself'
     return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: {text.splitlines()[0][:140]}. '
             'Copy or download it again.')
