@@ -288,13 +288,19 @@ def new_run(
     model = model.to(device, memory_format=torch.contiguous_format if settings.precision == 'fp32' else torch.channels_last)
     if settings.freeze_trunk: freeze_trunk(model)
     run = Run(settings, model, make_optimizer(model, settings), project_path(settings.out_dir))
-    if settings.ema: run.average = AveragedModel(model, multi_avg_fn=_ema(settings.ema), use_buffers=True)
+    if settings.ema: run.average = _moving_average(model, settings.ema)
     return run
 
 # %% ../nbs/11_training.ipynb #ema
-def _ema(decay):
+def _moving_average(model, decay):
     "PyTorch's exponential moving average, with less memory in the first steps, when the weights are still far off."
-    return lambda old, new, n: get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(old, new, n)
+    average = AveragedModel(model, use_buffers=True)
+
+    def update(old, new, _):
+        n = int(average.n_averaged)                                        # on the CPU: the GPU is not asked
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(old, new, n)
+    average.multi_avg_fn = update
+    return average
 
 # %% ../nbs/11_training.ipynb #save-run
 def save_run(
