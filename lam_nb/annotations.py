@@ -59,12 +59,20 @@ def _list_of(obj, key, where):
     got = f'{key!r} is {type(value).__name__}' if isinstance(obj, dict) and key in obj else f'no key {key!r}'
     raise ValueError(f"{where}: {got}, expected a list. Is this one of Ego4D's av_*.json files?")
 
+def _compact(obj):
+    "A tracking path with its items as one (n, 5) array (a twentieth of the memory); anything else, or odd, as it is."
+    if isinstance(obj.get('track'), list):
+        values, faults = _numbers(obj['track'])
+        if not faults.any(): obj['track'] = values
+    return obj
+
 def load_annotations(
     path: str | Path, # one of av_train.json, av_val.json, av_test_unannotated.json
+    compact: bool = False, # tracks as (n, 5) arrays of frame, x, y, width, height instead of lists of items
 ) -> dict: # its content; every clip is an object with a usable clip_uid
     "Read one annotation file and check it down to its clips."
     path = Path(path)
-    try: annotations = json.loads(path.read_bytes())
+    try: annotations = json.loads(path.read_bytes(), object_hook=_compact if compact else None)
     except (ValueError, RecursionError) as e:
         raise ValueError(f'{path}: no complete JSON file ({e}). Download it again.') from e
     for i, video in enumerate(_list_of(annotations, 'videos', path)):
@@ -97,6 +105,7 @@ def _fault(item):
 
 def _numbers(track):
     "(n, 5) floats of a track's items, and what is wrong with each item ('' = nothing)."
+    if isinstance(track, np.ndarray): return track, np.full(len(track), '', object)
     try:
         columns = list(zip(*map(itemgetter(*_KEYS), track)))                       # 5 x n
         if all(set(map(type, c)) <= {int, float} for c in columns):
@@ -108,7 +117,7 @@ def _numbers(track):
 
 # %% ../nbs/01_annotations.ipynb #track-boxes
 def track_boxes(
-    track: list, # items with frame (0-based in the clip), x, y, width, height (pixels)
+    track: list | np.ndarray, # items with frame (0-based in the clip), x, y, width, height (pixels); or these as (n, 5)
 ) -> tuple: # frames (n,) int64 ascending; boxes (n, 4) x1, y1, x2, y2 pixels; what was left out: reason -> frames
     "The usable boxes of a track, sorted by frame. A frame may occur more than once."
     values, faults = _numbers(track)
@@ -220,7 +229,7 @@ def _seen_persons(clip):
 def _track_fault(path, person):
     "What keeps a tracking path of a person from being used; '' if nothing does."
     if not isinstance(path, dict): return f'tracking path is {type(path).__name__}, not an object'
-    if not isinstance(path.get('track'), list): return f"key 'track' is {type(path.get('track')).__name__}, not a list"
+    if not isinstance(path.get('track'), (list, np.ndarray)): return f"key 'track' is {type(path.get('track')).__name__}, not a list"
     try: check_id(path.get('track_id'), 'track_id')
     except ValueError as e: return str(e)
     return '' if person else 'empty person_id'
@@ -303,7 +312,7 @@ def split_clips(
     if split not in _FILES: raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}.")
     path = Path(data_dir) / 'split' / f'{split}.list'
     if not path.is_file():
-        clips = clips_of(annotations or load_annotations(annotation_file(data_dir, split)))
+        clips = clips_of(annotations or load_annotations(annotation_file(data_dir, split), compact=True))
         return [uid for uid, clip in clips.items() if split == 'test' or clip.get('social_segments_looking') is not None]
     lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     uids = [check_id(line, f'{path}, line {n}: clip_uid') for n, line in enumerate(lines, 1) if line]
@@ -330,7 +339,7 @@ def load_faces(
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
     path = annotation_file(data_dir, split)
-    annotations = load_annotations(path)
+    annotations = load_annotations(path, compact=True)
     known, listed = clips_of(annotations), split_clips(data_dir, split, annotations)
     if listed and not any(uid in known for uid in listed):
         raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}: '
@@ -384,7 +393,7 @@ def load_segments(
     clips: list | None=None, # only these of the split's clips; None: all
 ) -> pd.DataFrame: # clip_uid, person_id ('' for nobody), start_frame, end_frame (both included), is_at_me, present
     "The looking segments of a split, as the audit needs them."
-    annotations = load_annotations(annotation_file(data_dir, split))
+    annotations = load_annotations(annotation_file(data_dir, split), compact=True)
     known = clips_of(annotations)
     listed = split_clips(data_dir, split, annotations)
     wanted = [uid for uid in sorted(listed if clips is None else set(clips) & set(listed)) if uid in known]
