@@ -1,0 +1,207 @@
+"""Training steps a second: the official code's and ours, in turns, from the same first weights and batches.
+
+Usage: python benchmarks/training_step.py CHECKOUT [--batch 16] [--steps 2] [--rounds 3] [--compile]                  on the CPU
+       python benchmarks/training_step.py CHECKOUT --device cuda --faces_dir DIR [--batches 64,128,256,512] [--workers 8]
+CHECKOUT is a checkout of EGO4D/social-interactions, branch lam; its model, loss and optimizer are used as its run.py does, on batches
+already normalised. Ours begins with bytes: normalising is part of its step. Pictures are noise of 224 pixels. On a GPU, for windows from
+the face store DIR: also the best batch, the share of time in which no batch was ready, beside the bare model on data already there, memory,
+utilisation, and the hours of 40 epochs of 1.2 million windows. Writes benchmarks/results/training_step-DEVICE.json.
+"""
+import argparse
+import multiprocessing as mp
+import statistics
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import in_turns, save, timed
+from torch import nn
+
+from lam_nb.inference import set_arithmetic
+from lam_nb.models import normalise
+from lam_nb.training import TrainSettings, new_run, train_step
+from lam_nb.windows import FaceWindows, keep_memory, window_batches
+
+WEIGHTS, WINDOWS, EPOCHS = [0.136, 0.864], 1_200_000, 40
+
+
+def official_model(checkout: Path) -> nn.Module:
+    "The official model with random weights."
+    for name in ('normal', 'constant'):                              # names that it imports, and that newer versions of PyTorch may lack
+        if not hasattr(torch.nn.init, name): setattr(torch.nn.init, name, getattr(torch.nn.init, name + '_'))
+    sys.path.insert(0, str(checkout))
+    from model.model import BaselineLSTM
+    return BaselineLSTM(types.SimpleNamespace(checkpoint=None, rank=0, eval=False))
+
+
+def settings(precision: str, compiled: bool = False, **others) -> TrainSettings:
+    "The recipe of the paper in some arithmetic."
+    return TrainSettings(lr=5e-4, schedule='constant', warmup=0, flip=False, precision=precision, compile=compiled, weights=WEIGHTS,
+                         out_dir='unused', **others)
+
+
+class Official:
+    "The official step: Adam, weighted cross-entropy, and the loss read after each step, as its engine does."
+    def __init__(self, model, device):
+        self.model, self.criterion = model.to(device).train(), nn.CrossEntropyLoss(torch.tensor(WEIGHTS, device=device))
+        self.optimizer = torch.optim.Adam(model.parameters(), 5e-4)
+
+    def step(self, batch):
+        loss = self.criterion(self.model(batch['normalised']), batch['label'])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class Ours:
+    "Our step, from bytes."
+    def __init__(self, state, device, precision, compiled=False, **others):
+        self.run, self.weights = new_run(settings(precision, compiled, **others), device), torch.tensor(WEIGHTS, device=device)
+        self.run.model.load_state_dict(state)
+        self.run.model.train()
+        if compiled: self.run.model.compile()
+
+    def step(self, batch): return train_step(self.run, self.run.model, batch['images'], batch['label'], self.weights)
+
+
+def noise_batch(batch: int, size: int, device) -> dict:
+    "A batch of noise, and the same normalised."
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 7, size, size, 3), dtype=torch.uint8, generator=draw).to(device)
+    label = torch.randint(0, 2, (batch,), generator=draw).to(device)
+    return dict(images=images, label=label, normalised=normalise(images).contiguous())
+
+
+def wait_for(device):
+    "Until the GPU has done all that it was given."
+    if device.type == 'cuda': torch.cuda.synchronize()
+
+
+def steps(way, batch, n: int) -> int:
+    "`n` steps on one batch; returns the number of windows."
+    for _ in range(n): way.step(batch)
+    wait_for(batch['label'].device)
+    return n * len(batch['label'])
+
+
+CPU_WAYS = {'official': None, 'ours, fp32': ('fp32', False), 'ours, auto': ('auto', False), 'ours, auto, compiled': ('auto', True)}
+way = {}                                                     # of a process of `on_cpu`
+
+
+def begin(name: str, args):
+    "Makes a way and its batch in a process of its own: what `keep_memory` changes shall not help the official code."
+    torch.manual_seed(0)
+    device, model = torch.device('cpu'), official_model(args.checkout)
+    if CPU_WAYS[name]: keep_memory()
+    way['it'] = Ours(model.state_dict(), device, *CPU_WAYS[name]) if CPU_WAYS[name] else Official(model, device)
+    way['batch'] = noise_batch(args.batch, args.size, device)
+
+
+def first_loss() -> float: return round(float(way['it'].step(way['batch'])), 4)            # it also warms up, and compiles
+
+
+def rate(n: int) -> float: return timed(steps, way['it'], way['batch'], n)
+
+
+def on_cpu(args) -> dict:
+    "Windows a second of all ways on the CPU."
+    spawn, names = mp.get_context('spawn'), [name for name in CPU_WAYS if args.compile or 'compiled' not in name]
+    pools = {name: spawn.Pool(1, begin, (name, args)) for name in names}
+    losses = {name: pool.apply(first_loss) for name, pool in pools.items()}
+    rates = in_turns({name: lambda pool=pool: pool.apply(rate, (args.steps,)) for name, pool in pools.items()}, args.rounds)
+    for pool in pools.values(): pool.terminate()
+    return dict(windows_per_s=rates, times_the_official={k: round(v / rates['official'], 2) for k, v in rates.items()}, first_loss=losses)
+
+
+# On a GPU
+
+def set_official_arithmetic():
+    "As the official run.py leaves PyTorch."
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
+
+
+def gpu_ways(theirs, state, device) -> dict:
+    "Name -> (way, what sets its arithmetic)."
+    exact, fast = lambda: set_arithmetic('fp32'), lambda: set_arithmetic('auto')
+    return {'official': (lambda: Official(theirs, device), set_official_arithmetic),
+            'ours, fp32': (lambda: Ours(state, device, 'fp32'), exact), 'ours, tf32': (lambda: Ours(state, device, 'fp32'), fast),
+            'ours, bf16': (lambda: Ours(state, device, 'bf16'), fast),
+            'ours, bf16, compiled': (lambda: Ours(state, device, 'bf16', True), fast)}
+
+
+def bare_rate(make, arithmetic, size: int, args, device) -> dict | None:
+    "Windows a second and GB of a way on a batch already on the GPU; None if it does not fit."
+    try:
+        arithmetic()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        way, batch = make(), noise_batch(size, args.size, device)
+        steps(way, batch, 10)
+        rates = [timed(steps, way, batch, 20) for _ in range(args.rounds)]
+        return dict(windows_per_s=round(statistics.median(rates), 1), GB=round(torch.cuda.max_memory_allocated() / 1e9, 1))
+    except torch.cuda.OutOfMemoryError: return None
+
+
+def utilisation() -> str:
+    "What nvidia-smi says at this moment: GPU and memory, for each GPU."
+    query = ['nvidia-smi', '--query-gpu=utilization.gpu,memory.used', '--format=csv,noheader']
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def with_data(make, arithmetic, size: int, args, device) -> dict:
+    "The same from a face store: windows a second, share of time in which no batch was ready, utilisation half-way."
+    arithmetic()
+    windows = FaceWindows(args.faces_dir, sorted(p.stem for p in args.faces_dir.glob('[!.]*.arrow')), stride=3)
+    n, way, waited, used = 20 + 50 * args.steps, make(), 0., ''
+    order = np.resize(np.random.default_rng(0).permutation(len(windows)), n * size)
+    batches = window_batches(windows, np.split(order, n), args.workers, device)
+    for i in range(n):
+        if i == 20: begin = (wait_for(device), time.perf_counter())[1]            # after warming up
+        before = time.perf_counter()
+        batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        waited += time.perf_counter() - before if i >= 20 else 0
+        way.step(batch)
+        if i == n // 2: used = utilisation()
+    wait_for(device)
+    seconds = time.perf_counter() - begin
+    return dict(windows_per_s=round((n - 20) * size / seconds, 1), share_waiting=round(waited / seconds, 3), utilisation=used)
+
+
+def on_gpu(args) -> dict:
+    "All that is asked of a GPU."
+    device, theirs = torch.device('cuda', 0), official_model(args.checkout)
+    state, sizes = {k: v.clone() for k, v in theirs.state_dict().items()}, [int(b) for b in args.batches.split(',')]
+    ways = gpu_ways(theirs, state, device)
+    bare = {name: {size: bare_rate(*way, size, args, device) for size in sizes} for name, way in ways.items()}
+    best = max((size for size in sizes if bare['ours, bf16'][size]), key=lambda size: bare['ours, bf16'][size]['windows_per_s'])
+    loaded = {size: with_data(*ways['ours, bf16'], size, args, device) for size in {sizes[0], best}} if args.faces_dir else {}
+    for size, figures in loaded.items():
+        figures['share_of_bare'] = round(figures['windows_per_s'] / bare['ours, bf16'][size]['windows_per_s'], 3)
+        figures['hours_of_official_recipe'] = round(WINDOWS * EPOCHS / figures['windows_per_s'] / 3600, 1)
+    return dict(on_data_already_there=bare, best_batch_bf16=best, from_a_face_store=loaded)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkout', type=Path)
+    numbers = dict(batch=16, size=224, steps=2, rounds=3, workers=2)
+    for name, default in numbers.items(): parser.add_argument(f'--{name}', type=int, default=default)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--batches', default='64,128,256,512')
+    parser.add_argument('--faces_dir', type=Path)
+    args = parser.parse_args()
+    args.checkout = args.checkout.resolve()
+    figures = on_gpu(args) if args.device == 'cuda' else on_cpu(args)
+    save(f'training_step-{args.device}', ' '.join(['python benchmarks/training_step.py CHECKOUT', *sys.argv[2:]]), **figures,
+         threads=torch.get_num_threads(), settings={name: getattr(args, name) for name in numbers})
+
+
+if __name__ == '__main__':
+    main()
