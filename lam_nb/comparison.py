@@ -41,7 +41,8 @@ def read_run(
     if not folder.is_dir():
         raise FileNotFoundError(f'no folder {folder}: give the out_dir of a finished run of evaluate.ipynb or train.ipynb')
     if lacking := [f for f in ('settings.json', 'metrics.json') if not (folder / f).exists()]:
-        raise FileNotFoundError(f'{folder} has no {" and no ".join(lacking)}: it is no run\'s folder, or the run did not end; run it again')
+        raise FileNotFoundError(f'{folder} has no {" and no ".join(lacking)}: it is no run\'s folder, or the run did not end; '
+                                'run it again')
     settings, metrics = (_read_json(folder / f) for f in ('settings.json', 'metrics.json'))
     table, history = folder / 'predictions.parquet', folder / 'history.csv'
     if not table.exists() and not history.exists():
@@ -171,13 +172,14 @@ def results_table(
         if not isinstance(values, pd.DataFrame):
             values = pd.DataFrame(dict(value=pd.Series(values, dtype=object))).assign(low=np.nan, high=np.nan)
         known = values.reindex(list(RESULT_METRICS))
-        rows.append({f'{m}{end}': known.loc[m, c] for m in RESULT_METRICS for end, c in (('', 'value'), ('_low', 'low'), ('_high', 'high'))})
+        columns = [('', 'value'), ('_low', 'low'), ('_high', 'high')]
+        rows.append({f'{m}{end}': known.loc[m, column] for m in RESULT_METRICS for end, column in columns})
     return pd.DataFrame(rows, index=pd.Index(list(results), name='run')).astype(float)
 
 # %% ../nbs/13_comparison.ipynb #latex-text-function
 _LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
           '|': r'\textbar{}', '"': r'\textquotedbl{}'} | {c: '\\' + c for c in '&%$#_{}'}
-_LATEX |= {c: '{' + c + '}' for c in '[]*'}                           # at the start of a row these would be read as arguments of the \\ before
+_LATEX |= {c: '{' + c + '}' for c in '[]*'}          # at the start of a row these would be read as arguments of the \\ before
 
 
 def latex_text(
@@ -205,7 +207,8 @@ def _markdown(table, digits):
 def _latex(table, digits):
     "The table for LaTeX with booktabs, in percent."
     head = ' & '.join(['', *(f'{latex_text(name)} (\\%)' for name in RESULT_METRICS.values())])
-    rows = [' & '.join([latex_text(run), *(_cell(row, m, digits, r' {{\scriptsize [{}, {}]}}').replace('–', '--') for m in RESULT_METRICS)])
+    interval = r' {{\scriptsize [{}, {}]}}'
+    rows = [' & '.join([latex_text(run), *(_cell(row, m, digits, interval).replace('–', '--') for m in RESULT_METRICS)])
             for run, row in table.iterrows()]
     lines = ['% Needs \\usepackage{booktabs}. Percent; in brackets 95 % intervals by bootstrap over clips.',
              '\\begin{tabular}{l' + 'r' * len(RESULT_METRICS) + '}', '\\toprule', f'{head} \\\\', '\\midrule', *(f'{r} \\\\' for r in rows),
@@ -219,9 +222,8 @@ def write_results(
     digits: int = 1, # after the point of a percentage; the CSV file has all digits
 ) -> list[Path]: # the three files
     "Write a results table as CSV (fractions), Markdown and LaTeX (percent)."
-    unit = {c: f'{c.removesuffix("_low").removesuffix("_high")} {"95 % low" if c.endswith("_low") else "95 % high" if c.endswith("_high") else ""}'
-            for c in table}
-    csv = table.rename(columns={c: f'{" ".join(t.split())} (fraction)' for c, t in unit.items()}).to_csv(lineterminator='\n')
+    plain = {c: c.replace('_low', ' 95 % low').replace('_high', ' 95 % high') + ' (fraction)' for c in table}
+    csv = table.rename(columns=plain).to_csv(lineterminator='\n')
     files = []
     for ending, text in (('.csv', csv), ('.md', _markdown(table, digits)), ('.tex', _latex(table, digits))):
         files.append(Path(f'{path}{ending}'))
@@ -232,9 +234,11 @@ def write_results(
 _PUBLISHED = [
     ('val', 'official code, from scratch', .7807, .8797), ('val', 'official code, from Gaze360 (GazeLSTM)', .7990, .9178),
     ('val', 'EgoT2, task-specific', .7763, None),
-    ('test', 'official code, from scratch', .6607, .7538), ('test', 'official code, from Gaze360 (72.11 in the corrected paper)', .7197, .859),
+    ('test', 'official code, from scratch', .6607, .7538),
+    ('test', 'official code, from Gaze360 (72.11 in the corrected paper)', .7197, .859),
     ('test', 'GazePose 2023, one model', .7702, .8735), ('test', 'GazePose 2023, ensemble', .7880, .9247),
-    ('test', 'InternLSTM 2024: frozen InternViT features, BiLSTM', .7657, None), ('test', 'InternLSTM 2024, flip augmentation', .7694, None),
+    ('test', 'InternLSTM 2024: frozen InternViT features, BiLSTM', .7657, None),
+    ('test', 'InternLSTM 2024, flip augmentation', .7694, None),
     ('test', 'InternLSTM 2024, flip at test too', .7718, None), ('test', 'PCIE_LAM 2024: ensemble, median smoothing', .81, .93),
     ('test', 'PCIE_Interaction 2025: face quality, ensemble', .81, None)]
 
@@ -258,12 +262,14 @@ def not_ego4d(
 ) -> list[str]: # reasons; empty: nothing speaks against it
     "Why figures of these rows must not stand beside published ones."
     found, clips = [], predictions['clip_uid'].unique()
-    if any((Path(data_dir) / f).exists() for f in ('sample.json', 'sample_truth.csv')): found.append('the data are the made-up sample data')
+    made_up = any((Path(data_dir) / f).exists() for f in ('sample.json', 'sample_truth.csv'))
+    if made_up: found.append('the data are the made-up sample data')
     if split not in EGO4D_CLIPS: return [*found, f'there are no published numbers for {split}']
     if len(clips) != EGO4D_CLIPS[split]: found.append(f'{len(clips)} clips were evaluated, Ego4D has {EGO4D_CLIPS[split]} in {split}')
     uuid = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.I)
     odd = sum(not uuid.fullmatch(str(c)) for c in clips) if split == 'val' else 0         # the challenge has video ids of its own
     if odd: found.append(f'{odd} clip ids are no UUIDs, as Ego4D\'s are')
     if stride != 1: found.append(f'every {stride}th row was evaluated')
-    if split == 'val' and len(predictions) < 1000 * len(clips): found.append(f'{len(predictions):,} rows are far too few for clips of five minutes')
+    if split == 'val' and len(predictions) < 1000 * len(clips):
+        found.append(f'{len(predictions):,} rows are far too few for clips of five minutes')
     return found

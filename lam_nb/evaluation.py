@@ -525,8 +525,9 @@ def operating_points(
         (tn, fp), (fn, tp) = lam_metrics(predictions, threshold)['confusion']
         looks = segment_metrics(predictions, threshold)
         share = lambda a, b: a / b if b else np.nan
-        rows.append(dict(threshold=threshold, accuracy=share(tn + tp, tn + fp + fn + tp), precision=share(tp, tp + fp), recall=share(tp, tp + fn),
-                         false_alarms=share(fp, fp + tn), looks_precision=looks['precision'], looks_recall=looks['recall']))
+        rows.append(dict(threshold=threshold, accuracy=share(tn + tp, tn + fp + fn + tp), precision=share(tp, tp + fp),
+                         recall=share(tp, tp + fn), false_alarms=share(fp, fp + tn),
+                         looks_precision=looks['precision'], looks_recall=looks['recall']))
     return pd.DataFrame(rows, index=pd.Index(list(thresholds), name='choice')).astype(float)
 
 # %% ../nbs/10_evaluation.ipynb #border-distance

@@ -183,8 +183,8 @@ def roc(
     return fig
 
 # %% ../nbs/12_figures.ipynb #several-precision-recall
-RUN_STYLES = [('#222222', '-'), ('#D55E00', (0, (5, 1.5))), ('#0072B2', (0, (1, 1))), ('#009E73', (0, (4, 1, 1, 1))), ('#AA4499', (0, (8, 2))),
-              ('#6E6E6E', (0, (2, 2)))]
+RUN_STYLES = [('#222222', '-'), ('#D55E00', (0, (5, 1.5))), ('#0072B2', (0, (1, 1))), ('#009E73', (0, (4, 1, 1, 1))),
+              ('#AA4499', (0, (8, 2))), ('#6E6E6E', (0, (2, 2)))]
 
 
 def _run_styles(names):
@@ -454,7 +454,8 @@ def _row_timeline(ax, track, row, threshold=0.5, reach=45):
     near = track[(track['frame'] - row['frame']).abs() <= reach]
     _draw_track(ax, near, threshold, words=False)
     ax.plot(row['frame'], row['score'], 'o', color=COLOURS[int(row['label'])], markersize=3.5)
-    ax.set(xlabel='', ylabel='', xlim=(row['frame'] - reach, row['frame'] + reach), yticks=[0, 1], xticks=[row['frame'] - reach, row['frame']])
+    ax.set(xlabel='', ylabel='', xlim=(row['frame'] - reach, row['frame'] + reach))
+    ax.set(yticks=[0, 1], xticks=[row['frame'] - reach, row['frame']])
     ax.tick_params(labelsize=6, pad=1, length=2)
     ax.set_xticklabels([f'{reach} frames before', f'{row["frame"]}'])
     ax.get_xticklabels()[0].set_horizontalalignment('left')
@@ -471,7 +472,8 @@ def _draw_strip(ax, frames, colour):
     "Frames (T, H, W, 3) side by side, the centre one framed."
     image, left = _strip(frames)
     ax.imshow(image)
-    ax.add_patch(Rectangle((left - 1.5, -0.5), frames.shape[2] + 1, frames.shape[1], fill=False, edgecolor=colour, linewidth=2, clip_on=False))
+    ax.add_patch(Rectangle((left - 1.5, -0.5), frames.shape[2] + 1, frames.shape[1], fill=False, edgecolor=colour, linewidth=2,
+                           clip_on=False))
 
 # %% ../nbs/12_figures.ipynb #gallery-function
 @_styled

@@ -164,7 +164,8 @@ def test_compare_notebook(two, tmp_path):
     made = json.loads((out / 'comparison.json').read_text())
     assert made['rows'] == 240 and made['differences']['b']['mAP']['low'] > 0
     assert len(pd.read_csv(out / 'disagreements.csv')) == len(disagreements(table(), table(0.2)))
-    for file in 'results.csv results.md results.tex settings.json figures/differences.svg figures/training.png'.split(): assert (out / file).exists()
+    for file in 'results.csv results.md results.tex settings.json figures/differences.svg figures/training.png'.split():
+        assert (out / file).exists()
     html = (out / 'report.html').read_text()
     assert 'Who is right where they disagree?' in html and len(html) < 300_000
     with pytest.raises(pm.PapermillExecutionError, match='1 evaluations and 1 trainings'):

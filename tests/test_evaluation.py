@@ -274,7 +274,8 @@ def test_operating_points_agree_with_the_metrics():
     points = operating_points(t, {'a': 0.5, 'nothing': 1.0})
     m, looks = lam_metrics(t), segment_metrics(t)
     (tn, fp), (fn, tp) = m['confusion']
-    assert points.loc['a'].tolist() == [0.5, m['accuracy'], tp / (tp + fp), tp / (tp + fn), fp / (tn + fp), looks['precision'], looks['recall']]
+    assert points.loc['a'].tolist() == [0.5, m['accuracy'], tp / (tp + fp), tp / (tp + fn), fp / (tn + fp), looks['precision'],
+                                        looks['recall']]
     assert np.isnan(operating_points(t.assign(score=0.1), {'x': .5}).loc['x', ['precision', 'looks_precision']].astype(float)).all()
 
 
@@ -311,7 +312,8 @@ def test_a_submission_is_held_against_the_crops():
     t = challenge_table()
     whole = make_submission(t)
     other = {**whole['results'][0], 'unique_id': 'ffffffff'}
-    for results, words in ((whole['results'][3:], '3 of 40 crops have no entry'), ([*whole['results'], other], '1 entries for which there is no crop'),
+    for results, words in ((whole['results'][3:], '3 of 40 crops have no entry'), ([*whole['results'], other],
+        '1 entries for which there is no crop'),
                            ([*whole['results'], whole['results'][0]], '1 entries that repeat an earlier one'),
                            ([], '40 of 40 crops have no entry'), ([None, *whole['results']], '1 entries without exactly the fields'),
                            ([{**r, 'score': round(r['score'], 3)} for r in whole['results']], 'rounded to 3 digits')):

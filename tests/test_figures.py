@@ -205,7 +205,8 @@ def test_text_in_svg_stays_text_and_style_is_not_left_behind():
 def test_several_runs_can_be_told_apart_without_colour():
     runs = {f'run {i}': P.assign(score=(P.score + i * P.label) / (1 + i)) for i in range(6)}
     lines = F.precision_recall_of(runs).axes[0].lines
-    assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == 6 and len({line.get_color() for line in lines}) == 6
+    assert len({str(line.get_linestyle()) + str(line._dash_pattern) for line in lines}) == 6 and len({line.get_color()
+        for line in lines}) == 6
     with pytest.raises(ValueError, match='7 runs cannot be told apart'): F.precision_recall_of(runs | {'x': P})
     assert 'run 0: no row is labelled looking' in words(F.precision_recall_of({'run 0': P.assign(label=0)}))
     fig = F.training_curves_of({'a': HISTORY, 'b': HISTORY[['epoch', 'train_loss']]})
