@@ -94,6 +94,8 @@ class ClipPlan:
 
     def table(self) -> pd.DataFrame:
         table = self.store.table[self.keep].reset_index(drop=True)
+        texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
+        table = table.astype(dict.fromkeys(texts, object)).astype(dict.fromkeys(texts, 'str'))      # copies: else they keep the store mapped
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
 
 # %% ../nbs/09_inference.ipynb #fold
@@ -161,8 +163,8 @@ def window_logits(
     return mean_logit((logits[..., 1] - logits[..., 0]).cpu().numpy())
 
 # %% ../nbs/09_inference.ipynb #threads
-CPU_BATCH = 8 # faces that a thread takes at a time on the CPU: larger batches do not fit its cache and are slower
-WINDOW_BATCH = 256 # windows at a time
+CPU_BATCH = 8 # faces of 224 pixels that a thread takes at a time on the CPU: more do not fit its cache and are slower
+WINDOW_BATCH = 512 # windows at a time
 
 def _work_alone():
     "In a thread that computes beside others: torch and OpenCV start no threads of their own."
@@ -187,10 +189,12 @@ def _look(model, store, rows, size, precision, flip):
     if device.type == 'cuda': images = images.pin_memory().to(device, non_blocking=True)
     return face_features(model, images, precision, flip)
 
-def _submit(pool, model, plan, batch_size, *options):
+def _submit(pool, model, plan, batch_size, size, *options):
     "Hands in all jobs of a clip: futures of its features by the batch, and of its logits."
+    size = size or plan.store.about['image_size']
+    if next(model.parameters()).device.type == 'cpu': batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // size ** 2))
     parts = [plan.need[i:i + batch_size] for i in range(0, len(plan.need), batch_size)]
-    looks = [pool.submit(_look, model, plan.store, rows, *options) for rows in parts]
+    looks = [pool.submit(_look, model, plan.store, rows, size, *options) for rows in parts]
     features = pool.submit(lambda: torch.cat([f.result() for f in looks]))
     windows = [plan.windows[i:i + WINDOW_BATCH] for i in range(0, len(plan.windows), WINDOW_BATCH)]
     return looks, [pool.submit(lambda w=w: window_logits(model, features.result(), w)) for w in windows]
@@ -214,7 +218,7 @@ def predict_clips(
     model, # on its device
     plans, # iterable of `ClipPlan`; two at a time are in memory
     size: int = 0, # side of the faces, pixels; 0: as stored
-    batch_size: int = 256, # faces at a time on a GPU
+    batch_size: int = 256, # faces at a time on a GPU; a CPU's thread takes fewer, those that fit its cache
     num_workers: int = 0, # threads that read faces for a GPU; 0: one a core. On the CPU: as many as torch computes with
     precision: str = 'fp32', # 'auto', 'fp32' or 'bf16'
     flip: bool = False, # average with the mirrored faces
@@ -223,7 +227,7 @@ def predict_clips(
     "Yields the predictions table of each clip."
     fast, on_cpu = fast_copy(model, precision), next(model.parameters()).device.type == 'cpu'
     threads = torch.get_num_threads() if on_cpu else num_workers or len(os.sched_getaffinity(0))
-    options, waiting = (min(batch_size, CPU_BATCH) if on_cpu else batch_size, size, precision, flip), deque()
+    options, waiting = (batch_size, size, precision, flip), deque()
     with _threads(threads) as pool:
         for plan in plans:
             waiting.append((plan, *_submit(pool, fast, plan, *options)))
@@ -481,7 +485,9 @@ def predict_process(
         members.append(predict(model.to(device), faces_dir, clips, parts=parts, progress=True, size=size, **options))
     if members[0] is None: return None
     if not len(members[0]): raise ValueError(f'the {len(clips)} {s.split} clips in {faces_dir} hold no face: nothing to evaluate')
-    return smooth_scores(ensemble_scores(members, s.ensemble, temperature), s.smoothing)
+    table = ensemble_scores(members, s.ensemble, temperature)
+    table.attrs = dict(clips=len(clips), kept_clips=sum(t.attrs['kept_clips'] for t in members))
+    return smooth_scores(table, s.smoothing)
 
 # %% ../nbs/09_inference.ipynb #predict-split
 def predict_split(
