@@ -169,7 +169,7 @@ def window_batches(
 
 # %% ../nbs/07_windows.ipynb #keep-memory
 def keep_memory() -> bool: # whether the C library could be told (glibc)
-    "Lets this process keep memory that it frees, for what it needs next. For training on the CPU; the process stays as large as it ever was."
+    "Lets this process keep the memory that it frees, for what it needs next: it stays as large as it ever was."
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     no_maps, no_trim = (-4, 0), (-1, 2**31 - 1)                # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     return bool(mallopt and mallopt(*no_maps) and mallopt(*no_trim))
