@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .annotations import check_id
-from .runs import atomic_path, write_json
+from .runs import atomic_path
 
 # %% ../nbs/05_faces.ipynb #crop-face
 def crop_face(
@@ -173,8 +173,11 @@ def note_unavailable(
     reasons: dict[str, str], # clip uid -> why it has no store; '' if it has one now
 ) -> dict[str, str]: # all clips known to be unavailable -> why
     "Brings the list of unavailable clips up to date, and returns it."
-    file = Path(faces_dir) / 'unavailable.json'
-    known = json.loads(file.read_text()) if file.exists() else {}
-    now = {uid: why for uid, why in sorted({**known, **reasons}.items()) if why}
-    if now != known: write_json(file, now)
-    return now
+    folder = Path(faces_dir) / 'unavailable'
+    for uid, why in reasons.items():
+        try: file = folder / f'{check_id(uid)}.txt'
+        except ValueError: continue                              # an id that cannot be a file name has no store either
+        if not why: file.unlink(missing_ok=True)
+        else:
+            with atomic_path(file) as part: part.write_text(why)
+    return {file.stem: file.read_text() for file in sorted(folder.glob('[!.]*.txt'))}

@@ -84,7 +84,7 @@ def video_frames(
     positions, # the positions wanted, whole numbers from 0, 30 a second
     zero: str = 'video', # where position 0 is: 'video', the first picture; 'file', the start of the stream that begins first
 ):
-    "Yields (position, (H, W, 3) uint8 RGB) for those of `positions` that the video has, ascending, in one pass. ValueError if it cannot be read."
+    "Yields (position, (H, W, 3) uint8 RGB) for those of `positions` that the video has, ascending; ValueError if it cannot be read."
     wanted = np.unique(np.asarray(positions, np.int64))
     wanted = wanted[wanted >= 0]
     if not len(wanted): return

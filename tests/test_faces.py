@@ -50,7 +50,7 @@ def test_unreadable_videos_are_reported_and_the_others_done(sample, faces, tmp_p
     table = pd.concat([faces.assign(clip_uid='bad'), faces], ignore_index=True)
     done = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
     assert done.status.tolist() == ['failed', 'made'] and 'bad.mp4' in done.reason[0]
-    assert sorted(p.name for p in (tmp_path / 'faces').iterdir()) == sorted([f'{faces.clip_uid[0]}.arrow', 'unavailable.json'])
+    assert sorted(p.name for p in (tmp_path / 'faces').iterdir()) == sorted([f'{faces.clip_uid[0]}.arrow', 'unavailable'])
     assert 'bad.mp4' in note_unavailable(tmp_path / 'faces', {})['bad']
 
 
