@@ -715,22 +715,24 @@ def live_display(
     if not _in_lab():
         yield
         return
-    handle, over, begin = display(live_view(folders[0]), display_id=True), threading.Event(), time.time()
+    handle, over, shown = display(live_view(folders[0]), display_id=True), threading.Event(), [time.time()]
+
+    def look():
+        files = [f / 'status.json' for f in folders if (f / 'status.json').exists()]
+        newest = max(files, key=lambda f: f.stat().st_mtime, default=None)
+        if newest and newest.stat().st_mtime > shown[-1]:
+            shown[:] = [newest.stat().st_mtime]
+            handle.update(live_view(newest.parent))
 
     def watch():
-        seen = 0.
-        while not over.wait(seconds):
-            files = [f / 'status.json' for f in folders if (f / 'status.json').exists()]
-            newest = max(files, key=lambda f: f.stat().st_mtime, default=None)
-            if newest and newest.stat().st_mtime > max(seen, begin):
-                seen = newest.stat().st_mtime
-                handle.update(live_view(newest.parent))
+        while not over.wait(seconds): look()
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try: yield
     finally:
         over.set()
         thread.join()
+        look()
 
 # %% ../nbs/11_training.ipynb #train-process
 def train_process(
