@@ -109,7 +109,9 @@ def write_store(
             for i in range(0, len(faces), BATCH_ROWS):
                 part_of = slice(i, i + BATCH_ROWS)
                 image = [_read_at(scratch, s, n) for s, n in zip(start[part_of], length[part_of])]
-                arrays = [pa.array(columns[c].iloc[part_of], schema.field(c).type, from_pandas=True) for c in SCHEMA.names[:-1]]
+                rows = columns.iloc[part_of]
+                plain = [rows[f.name].to_numpy(object if f.type == pa.string() else None) for f in SCHEMA if f.name != 'image']
+                arrays = [pa.array(v, f.type, from_pandas=True) for v, f in zip(plain, SCHEMA)]  # copies: pandas' text ends in chance bytes
                 out.write_batch(pa.record_batch([*arrays, pa.array(image, pa.large_binary())], schema=schema))
 
 # %% ../nbs/05_faces.ipynb #store-path

@@ -8,7 +8,7 @@ __all__ = ['FULL_SCALE', 'MEMBER_BYTES', 'EGO4D', 'Source', 'challenge_root', 'c
            'share_clips', 'prepare_faces', 'motion_pairs', 'alignment', 'write_official_files', 'ego4d_table']
 
 # %% ../nbs/06_preparation.ipynb #imports
-import hashlib, json, os, re, resource, shutil, tarfile, tempfile, time, zipfile
+import hashlib, json, os, re, resource, shutil, tarfile, tempfile, time, zipfile, zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -87,53 +87,56 @@ def find_source(
     looked = ', '.join(str(p.path.relative_to(data)) for p in places) or 'nothing, as its full-scale video is unknown'
     raise FileNotFoundError(f'no pictures of clip {uid}: looked for {looked} in {data}')
 
+# %% ../nbs/06_preparation.ipynb #left-out-table
+def _left_out_table(rows):
+    "The table of what was left out: clip_uid, track_id, frame, reason, count."
+    empty = dict(clip_uid='', track_id='', frame=-1, reason='', count=1)
+    return pd.DataFrame([{**empty, **row} for row in rows], columns=list(empty))
+
 # %% ../nbs/06_preparation.ipynb #members
 MEMBER_BYTES = 20_000_000 # a crop is about 10 KB; what claims to be larger than this is not read
 
 def _members(archive):
-    "Yields (name, size, read) for each file of a zip or tar archive; ValueError if it is neither, or damaged."
+    "Yields (name, size, read) for each file of a zip or tar archive; size -1 for links and the like."
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as z:
+            yield from ((m.filename, m.file_size, lambda m=m: z.read(m)) for m in z.infolist() if not m.is_dir())
+    else:
+        with tarfile.open(archive) as t:
+            yield from ((m.name, m.size if m.isfile() else -1, lambda m=m: t.extractfile(m).read()) for m in t if not m.isdir())
+
+def _unpack(archive, folder):
+    "Writes an archive's crops to <folder>/<video_id>/<track_id>/; how many of its files were left out."
+    left_out = 0
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as z:
-                for m in z.infolist():
-                    if not m.is_dir(): yield m.filename, m.file_size, lambda m=m: z.read(m)
-        else:
-            with tarfile.open(archive) as t:
-                for m in t:
-                    if not m.isdir(): yield m.name, m.size if m.isfile() else -1, lambda m=m: t.extractfile(m).read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as e:
+        for name, size, read in _members(archive):
+            try: video, track, file = (check_id(p, 'part of a name') for p in name.split('/')[-3:])
+            except ValueError: video = track = file = ''
+            if not re.search(r'\.(jpe?g|png)$', file, re.IGNORECASE) or not 0 <= size <= MEMBER_BYTES: left_out += 1
+            else:
+                (folder / video / track).mkdir(parents=True, exist_ok=True)
+                (folder / video / track / file).write_bytes(read())
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise ValueError(f'{archive} cannot be unpacked ({type(e).__name__}: {e}); download it again') from e
+    return left_out
 
 # %% ../nbs/06_preparation.ipynb #unpack-crops
 def unpack_crops(
     data_dir: str | Path, # root of the data
 ) -> tuple[Path, pd.DataFrame]: # folder of the crops; what was left out (clip_uid, track_id, frame, reason, count)
     "The folder of the challenge's crops, unpacked from archives in `v2/social_test` or `social_test` if there is none yet."
-    root, skipped = challenge_root(data_dir), []
+    root = challenge_root(data_dir)
     archives = [f for place in ('v2/social_test', 'social_test') for f in sorted((Path(data_dir) / place).glob('*'))
                 if re.search(r'\.(zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$', f.name, re.IGNORECASE)]
     if root.is_dir() or not archives: return root, _left_out_table([])
     part = root.with_name('.videos_challenge.part')
     if part.exists(): shutil.rmtree(part)
-    for archive in archives:
-        for name, size, read in _members(archive):
-            try: video, track, file = (check_id(p, 'part of a name') for p in name.split('/')[-3:])
-            except ValueError: video = track = file = ''
-            if not re.search(r'\.(jpe?g|png)$', file, re.IGNORECASE) or not 0 <= size <= MEMBER_BYTES: skipped.append(archive.name)
-            else:
-                (part / video / track).mkdir(parents=True, exist_ok=True)
-                (part / video / track / file).write_bytes(read())
+    left_out = [(archive.name, _unpack(archive, part)) for archive in archives]
     if not part.exists():
         raise ValueError(f'{", ".join(a.name for a in archives)}: no crops inside (expected <video_id>/<track_id>/<frame>_<unique_id>.jpg)')
     part.rename(root)
-    reason = 'in {}: no crop (.../<video_id>/<track_id>/<file>.jpg), or not of a crop\'s size'
-    return root, _left_out_table([dict(reason=reason.format(a), count=skipped.count(a)) for a in dict.fromkeys(skipped)])
-
-# %% ../nbs/06_preparation.ipynb #left-out-table
-def _left_out_table(rows):
-    "The table of what was left out: clip_uid, track_id, frame, reason, count."
-    empty = dict(clip_uid='', track_id='', frame=-1, reason='', count=1)
-    return pd.DataFrame([{**empty, **row} for row in rows], columns=list(empty))
+    reason = 'no crop (.../<video_id>/<track_id>/<file>.jpg), or too large, in {}'
+    return root, _left_out_table([dict(reason=reason.format(name), count=count) for name, count in left_out if count])
 
 # %% ../nbs/06_preparation.ipynb #prepare-settings
 class PrepareSettings(Settings):

@@ -1,0 +1,445 @@
+"Preparation: sources, odd videos, kills, several runs at once, archives, full-scale videos, files for other tools."
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import tarfile
+import time
+import wave
+import zipfile
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lam_nb.annotations import load_faces
+from lam_nb.faces import ClipFaces, note_unavailable, store_path
+from lam_nb.preparation import (
+    PrepareSettings, Source, alignment, challenge_root, clip_origins, find_source, prepare_clip, prepare_faces, unpack_crops,
+    write_official_files)
+from lam_nb.videos import cut_clip, extract_frames, extract_wave, video_frames
+
+
+def level(picture): return round((float(picture.mean()) - 20) / 10)
+
+
+def write_video(path, times, codec='libx264', pixels='yuv420p', size=(64, 64), sound_at=None, options=None, levels=None):
+    "Grey pictures, the k-th of brightness 20 + 10 k, at the given times in seconds; with `sound_at`, sound that begins then."
+    import av
+    tick = Fraction(1, 3000)
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=30, width=size[0], height=size[1], pix_fmt=pixels, options=options or {})
+        stream.time_base = stream.codec_context.time_base = tick
+        if sound_at is not None:
+            track = out.add_stream('aac', rate=16_000, layout='mono')
+            for k in range(40):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+                frame.sample_rate, frame.pts, frame.time_base = 16_000, int(sound_at * 16_000) + 1024 * k, Fraction(1, 16_000)
+                out.mux(track.encode(frame))
+            out.mux(track.encode())
+        for k, t in enumerate(times):
+            grey = np.full((size[1], size[0], 3), 20 + 10 * (levels[k] if levels else k), np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format='rgb24')
+            frame.pts, frame.time_base = round(t / tick), tick
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+THIRTIETHS = [k / 30 for k in range(12)]
+
+
+@pytest.mark.parametrize('codec, pixels, suffix', [
+    ('libx264', 'yuv420p', 'mp4'), ('libx264', 'yuv420p10le', 'mp4'), ('libx264', 'yuv444p', 'mp4'), ('libx265', 'yuv420p', 'mp4'),
+    ('libx265', 'yuv420p10le', 'mp4'), ('libvpx-vp9', 'yuv420p', 'mp4'), ('libvpx-vp9', 'yuv420p', 'webm'), ('mpeg4', 'yuv420p', 'mp4'),
+    ('mjpeg', 'yuvj422p', 'mkv')])
+def test_codecs_and_pixel_formats(tmp_path, codec, pixels, suffix):
+    import av
+    if codec not in av.codecs_available: pytest.skip(f'this PyAV has no {codec}')
+    quiet = dict(options={'x265-params': 'log-level=none'}) if codec == 'libx265' else {}
+    try: video = write_video(tmp_path / f'v.{suffix}', THIRTIETHS, codec, pixels, **quiet)
+    except av.FFmpegError as e: pytest.skip(f'this PyAV cannot write {codec} {pixels}: {e}')
+    assert {p: level(picture) for p, picture in video_frames(video, range(20))} == {k: k for k in range(12)}
+
+
+@pytest.mark.parametrize('times, seen', [
+    ([k / 15 for k in range(4)], [0, 0, 1, 1, 2, 2, 3]),                              # 15 a second
+    ([k / 60 for k in range(8)], [0, 2, 4, 6, 7]),                                    # 60 a second: of two the later one
+    ([0, 1 / 30, 4 / 30, 5 / 30], [0, 1, 1, 1, 2, 3]),                                # lost frames
+    ([0, 1 / 30, 1 / 30 + .002, 2 / 30], [0, 2, 3]),                                  # a doubled frame
+    ([t + .5 for t in THIRTIETHS[:4]], [0, 1, 2, 3])])                                # a late start counts from the first picture
+def test_time_decides(tmp_path, times, seen):
+    video = write_video(tmp_path / 'v.mp4', times, options=dict(bf='0'))
+    assert [level(picture) for _, picture in video_frames(video, range(30))] == seen
+
+
+def test_a_file_whose_sound_begins_first(tmp_path):
+    "As ffmpeg's extraction has it: the time before the first picture shows the first picture (checked with ffmpeg 5.1)."
+    video = write_video(tmp_path / 'v.mp4', [t + .032 for t in THIRTIETHS], sound_at=0, options=dict(bf='0'))
+    shown = {zero: [level(picture) for _, picture in video_frames(video, range(5), zero)] for zero in ('file', 'video')}
+    assert shown == dict(file=[0, 0, 1, 2, 3], video=[0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize('turn', [90, 180, 270])
+def test_turned_pictures_are_upright(tmp_path, turn):
+    "The display matrix of an MP4, written by hand into its track header."
+    video = write_video(tmp_path / 'v.mp4', THIRTIETHS[:2], size=(64, 32))
+    data = bytearray(video.read_bytes())
+    matrix = data.index(b'tkhd') + 4 + 40
+    one = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[turn]
+    for place, value in zip((0, 4, 12, 16), one): data[matrix + place:matrix + place + 4] = (value * 65536 & 0xffffffff).to_bytes(4, 'big')
+    video.write_bytes(data)
+    shape = next(video_frames(video, [0]))[1].shape
+    assert shape == ((64, 32, 3) if turn != 180 else (32, 64, 3))
+
+
+@pytest.mark.parametrize('size', [(66, 50), (65, 49)])
+def test_odd_sizes(tmp_path, size):
+    video = write_video(tmp_path / 'v.mp4', THIRTIETHS[:3], pixels='yuv444p', size=size)
+    assert [picture.shape[:2] for _, picture in video_frames(video, range(3))] == [size[::-1]] * 3
+
+
+@pytest.fixture(scope='module')
+def long_video(tmp_path_factory):
+    "Forty seconds with a key frame every two, whose pictures change every third of a second."
+    import av
+    path = tmp_path_factory.mktemp('long') / 'long.mp4'
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream('libx264', rate=30, width=64, height=64, pix_fmt='yuv420p', options=dict(g='60', preset='ultrafast'))
+        for k in range(1200):
+            grey = np.full((64, 64, 3), k // 10 * 2, np.uint8)
+            grey[:, :k % 10 * 6] = 0                             # a bar tells the frames of a third apart
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format='rgb24')))
+        out.mux(stream.encode())
+    return path
+
+
+def test_seeking_gives_the_same_pictures(long_video):
+    whole = dict(video_frames(long_video, range(1200)))
+    for first in (149, 151, 600, 619, 1190):
+        assert np.array_equal(next(video_frames(long_video, [first]))[1], whole[first]), first
+    assert len(whole) == 1200 and not list(video_frames(long_video, [5000]))
+
+
+def full_scale_data(root, long_video, uid='clip', start=301, count=90):
+    "A data folder with one full-scale video, and annotations of one clip in it."
+    (root / 'json').mkdir(parents=True)
+    (root / 'full_scale').mkdir()
+    shutil.copy(long_video, root / 'full_scale' / 'video.mp4')
+    boxes = [dict(x=10, y=8, width=40, height=44, frame=f, video_frame=start + f, clip_frame=None) for f in range(count)]
+    person = dict(person_id='1', camera_wearer=False, voice_segments=[], tracking_paths=[dict(track_id='t', track=boxes)])
+    wearer = dict(person_id='0', camera_wearer=True, tracking_paths=[], voice_segments=[])
+    clip = dict(clip_uid=uid, video_uid='video', video_start_frame=start, video_end_frame=start + count, persons=[wearer, person],
+                social_segments_looking=[dict(person='1', start_frame=3, end_frame=20, is_at_me=True)], social_segments_talking=None)
+    (root / 'json/av_train.json').write_text(json.dumps(dict(videos=[dict(video_uid='video', clips=[clip])])))
+    return load_faces(root, 'train')[0]
+
+
+def test_full_scale_shows_what_the_official_cut_shows(tmp_path, long_video):
+    "The official cut begins at second (video_start_frame - 1) / 30, and is read at position f - 1: as a file in videos/, or directly."
+    faces = full_scale_data(tmp_path, long_video)
+    origin = clip_origins(tmp_path, 'train')['clip']
+    direct = find_source(tmp_path, 'clip', 'auto', origin)
+    assert direct.kind == 'full_scale' and origin == ('video', 301, 90)
+    cut_clip(direct.path, tmp_path / 'videos/clip.mp4', 300, 91)
+    cut = find_source(tmp_path, 'clip')
+    a, b = (dict(source.pictures(faces.frame)) for source in (direct, cut))
+    assert cut.kind == 'videos' and list(a) == list(b) == list(range(1, 90))
+    assert max(np.abs(a[f].astype(int) - b[f]).mean() for f in a) < 2
+    assert min(np.abs(a[f].astype(int) - a[f + 1]).mean() for f in range(1, 89)) > 2
+
+
+def test_full_scale_to_store_and_files_for_other_tools(tmp_path, long_video):
+    faces = full_scale_data(tmp_path, long_video)
+    settings = PrepareSettings(image_size=32, workers=1, also_write=['clips', 'frames', 'wave'], source='full_scale', delete_videos=True)
+    done = prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings)
+    assert done.status.tolist() == ['made'] and done.missing[0] == 0 and 'no sound' in done.notes[0]
+    assert len(list((tmp_path / 'video_imgs/clip').glob('img_*.jpg'))) == 91 and (tmp_path / 'videos/clip.mp4').exists()
+    assert not (tmp_path / 'full_scale/video.mp4').exists()
+    again = prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings)          # the video is gone, the store is good
+    assert again.status.tolist() == ['kept']
+
+
+def test_sound(tmp_path):
+    video = write_video(tmp_path / 'v.mp4', THIRTIETHS, sound_at=0)
+    assert extract_wave(video, tmp_path / 'wave/v.wav') == pytest.approx(40 * 1024 / 16_000, abs=.07)
+    with wave.open(str(tmp_path / 'wave/v.wav')) as w: assert (w.getnchannels(), w.getframerate(), w.getsampwidth()) == (1, 16_000, 2)
+
+
+def test_frames_are_whole_or_absent(tmp_path):
+    video = write_video(tmp_path / 'v.mp4', THIRTIETHS)
+    (tmp_path / '.v.part').mkdir()
+    (tmp_path / '.v.part/img_00099.jpg').write_bytes(b'left by a killed run')
+    assert extract_frames(video, tmp_path / 'v') == 12
+    assert sorted(f.name for f in (tmp_path / 'v').iterdir()) == [f'img_{k:05d}.jpg' for k in range(1, 13)]
+    (tmp_path / 'bad.mp4').write_bytes(b'')
+    with pytest.raises(ValueError, match='bad.mp4'): extract_frames(tmp_path / 'bad.mp4', tmp_path / 'bad')
+    assert not (tmp_path / 'bad').exists()
+
+
+def test_official_files(sample, tmp_path):
+    "By the official rule, said anew: all persons but the first, a file a track; looking segments that name a person."
+    shutil.copytree(sample / 'json', tmp_path / 'json')
+    for _ in range(2):                                           # a second run changes nothing
+        assert [write_official_files(tmp_path, split) for split in ('train', 'val')] == [[], []]
+    read, tracks = lambda *parts: json.loads(tmp_path.joinpath(*parts).read_text()), 0
+    for split in ('train', 'val'):
+        for clip in (c for v in json.loads((sample / f'json/av_{split}.json').read_text())['videos'] for c in v['clips']):
+            uid = clip['clip_uid']
+            for person in clip['persons'][1:]:
+                for path in person['tracking_paths']:
+                    rows, tracks = read('json_original', uid, f'{path["track_id"]}.json'), tracks + 1
+                    assert rows == [{'clip_uid': uid, 'frameNumber': i['frame'], 'Person ID': person['person_id'], 'x': i['x'], 'y': i['y'],
+                                     'height': i['height'], 'width': i['width']} for i in path['track']]
+            segments = [s for s in clip['social_segments_looking'] or [] if s['person'] is not None]
+            expected = [dict(label=s['person'], start_frame=s['start_frame'], end_frame=s['end_frame']) for s in segments]
+            assert read('result_LAM', f'{uid}.json') == expected
+            assert (tmp_path / 'result_TTM' / f'{uid}.json').exists()
+    assert tracks >= 10
+
+
+# ---- broken files, hostile names --------------------------------------------------------------------------------------
+
+def one_clip(sample):
+    table = load_faces(sample, 'train')[0]
+    return table[table.clip_uid == table.clip_uid[0]].reset_index(drop=True)
+
+
+def broken(kind, good, path):
+    "A broken video of some kind at `path`."
+    import av
+    if kind == 'truncated': path.write_bytes(good.read_bytes()[:good.stat().st_size // 2])
+    elif kind == 'empty': path.write_bytes(b'')
+    elif kind == 'text': path.write_text('no video')
+    elif kind == 'folder': path.mkdir()
+    else:
+        with av.open(str(path), 'w') as out:
+            if kind == 'no frames': out.add_stream('libx264', rate=30, width=64, height=64, pix_fmt='yuv420p')
+            track = out.add_stream('aac', rate=16_000, layout='mono')
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+            frame.sample_rate = 16_000
+            out.mux(track.encode(frame))
+            out.mux(track.encode())
+
+
+@pytest.mark.parametrize('kind', ['truncated', 'empty', 'text', 'folder', 'no frames', 'sound only', 'annotated beyond the end'])
+def test_a_broken_clip_is_named_and_leaves_nothing(sample, tmp_path, kind):
+    faces = one_clip(sample)
+    good = sample / 'videos' / f'{faces.clip_uid[0]}.mp4'
+    (tmp_path / 'videos').mkdir()
+    if kind == 'annotated beyond the end': shutil.copy(good, tmp_path / 'videos/bad.mp4')
+    else: broken(kind, good, tmp_path / 'videos/bad.mp4')
+    shutil.copy(good, tmp_path / 'videos')
+    late = 10_000 if kind == 'annotated beyond the end' else 0
+    table = pd.concat([faces.assign(clip_uid='bad', frame=faces.frame + late), faces], ignore_index=True)
+    done = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
+    assert done.status.tolist() == ['failed', 'made'] and 'bad.mp4' in done.reason[0], done.reason[0]
+    assert sorted(p.name for p in (tmp_path / 'faces').iterdir()) == sorted([f'{faces.clip_uid[0]}.arrow', 'unavailable'])
+    assert list(note_unavailable(tmp_path / 'faces', {})) == ['bad']
+
+
+@pytest.mark.parametrize('uid', ['../evil', '/tmp/evil', 'a/b', 'a\\b', 'a\0b', 'x' * 300, '', '..', 'line\nbreak'])
+def test_hostile_ids_touch_nothing(sample, tmp_path, uid):
+    work = tmp_path / 'work'
+    table, settings = one_clip(sample).assign(clip_uid=uid), PrepareSettings(image_size=32, workers=1)
+    done = prepare_faces({'train': table}, sample, work / 'faces', settings)
+    assert done.status.tolist() == ['failed'] and 'cannot be used' in done.reason[0]
+    assert [p for p in tmp_path.rglob('*') if p.is_file()] == []
+
+
+def test_unicode_ids_work(sample, tmp_path):
+    faces = one_clip(sample)
+    (tmp_path / 'videos').mkdir()
+    shutil.copy(sample / 'videos' / f'{faces.clip_uid[0]}.mp4', tmp_path / 'videos/ütø-日本.mp4')
+    table, settings = faces.assign(clip_uid='ütø-日本'), PrepareSettings(image_size=32, workers=1)
+    done = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', settings)
+    assert done.status.tolist() == ['made'] and ClipFaces(store_path(tmp_path / 'faces', 'ütø-日本')).table.clip_uid[0] == 'ütø-日本'
+
+
+def test_a_full_disk_names_the_clip_and_leaves_no_half_store(sample, tmp_path, monkeypatch):
+    import lam_nb.faces
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(lam_nb.faces.pa.ipc, 'new_file', full)
+    done = prepare_clip(sample, tmp_path, 'train', one_clip(sample), PrepareSettings(image_size=32))
+    assert done['status'] == 'failed' and 'No space left' in done['reason'] and list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_refused_before_anything_is_read(sample, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='cannot be written.*choose another faces_dir'):
+        prepare_faces({'train': one_clip(sample)}, sample, tmp_path / 'file' / 'faces', PrepareSettings(workers=1))
+
+
+def test_a_changed_video_is_noticed(sample, tmp_path):
+    faces = one_clip(sample)
+    video = tmp_path / 'videos' / f'{faces.clip_uid[0]}.mp4'
+    video.parent.mkdir()
+    shutil.copy(sample / 'videos' / video.name, video)
+    make = lambda **s: prepare_clip(tmp_path, tmp_path / 'faces', 'train', faces, PrepareSettings(image_size=32, **s))['status']
+    assert [make(), make(), make(frame_offset=0), make(frame_offset=0)] == ['made', 'kept', 'made', 'kept']
+    data = bytearray(video.read_bytes())
+    data[-10] ^= 1                                               # the same size
+    video.write_bytes(data)
+    assert [make(frame_offset=0), make(frame_offset=0)] == ['made', 'kept']
+
+
+# ---- archives ---------------------------------------------------------------------------------------------------------
+
+def jpeg(): return cv2.imencode('.jpg', np.full((224, 224, 3), 90, np.uint8))[1].tobytes()
+
+
+def add_all(archive, kind):
+    "Good crops, and everything that a bad archive may hold."
+    names = ['videos_challenge/v1/7/00012_a1.jpg', 'videos_challenge/v1/7/00013_a2.jpg', '../../out/7/00001_x.jpg', '/abs/7/00001_y.jpg',
+             'v1/../00001_z.jpg', 'notes.txt', 'videos_challenge/v1/7/a\\b.jpg']
+    if kind == 'zip':
+        with zipfile.ZipFile(archive, 'w') as z:
+            for name in names: z.writestr(name, jpeg())
+        return 3
+    with tarfile.open(archive, 'w:gz' if kind == 'tar.gz' else 'w') as t:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(jpeg())
+            t.addfile(member, io.BytesIO(jpeg()))
+        for name, what in (('videos_challenge/v1/7/00014_l.jpg', tarfile.SYMTYPE), ('videos_challenge/v1/7/00015_h.jpg', tarfile.LNKTYPE),
+                           ('videos_challenge/v1/7/00016_f.jpg', tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = what, '/etc/passwd'
+            t.addfile(member)
+    return 6
+
+
+@pytest.mark.parametrize('kind', ['zip', 'tar', 'tar.gz'])
+def test_archives_cannot_write_elsewhere(tmp_path, kind):
+    data = tmp_path / 'deep' / 'data'
+    (data / 'v2/social_test').mkdir(parents=True)
+    bad = add_all(data / f'v2/social_test/crops.{kind}', kind)
+    before = {p for p in tmp_path.rglob('*')}
+    root, left_out = unpack_crops(data)
+    new = {p for p in tmp_path.rglob('*')} - before
+    assert root == data / 'videos_challenge' == challenge_root(data) and all(root in [p, *p.parents] for p in new)
+    assert sorted(p.name for p in root.rglob('*.jpg')) == ['00001_x.jpg', '00001_y.jpg', '00012_a1.jpg', '00013_a2.jpg']
+    assert not any(p.is_symlink() for p in root.rglob('*')) and left_out['count'].sum() == bad
+    assert unpack_crops(data)[0] == root                         # there already
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    (tmp_path / 'v2/social_test').mkdir(parents=True)
+    archive = tmp_path / 'v2/social_test/crops.tar'
+    add_all(archive, 'tar')
+    archive.write_bytes(archive.read_bytes()[:1500])
+    with pytest.raises(ValueError, match='crops.tar cannot be unpacked'): unpack_crops(tmp_path)
+    assert not (tmp_path / 'videos_challenge').exists()
+
+
+# ---- kills, several at once -------------------------------------------------------------------------------------------
+
+def run_all(data, faces_dir, table, **settings):
+    os.setpgrp()
+    prepare_faces({'train': table}, data, faces_dir, PrepareSettings(**{**dict(image_size=32, workers=1), **settings}))
+
+
+@pytest.fixture(scope='module')
+def spawn():
+    "Starts functions of this file in processes that have imported everything already."
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['lam_nb.preparation', 'tests.test_preparation'])
+    def start(*args, **kwargs):
+        process = context.Process(target=run_all, args=args, kwargs=kwargs)
+        process.start()
+        return process
+    return start
+
+
+def several(sample, data, copies=4):
+    "The sample's train clips several times, under other ids."
+    table, parts = load_faces(sample, 'train')[0], []
+    (data / 'videos').mkdir(parents=True)
+    for uid, faces in table.groupby('clip_uid'):
+        for i in range(copies):
+            shutil.copy(sample / 'videos' / f'{uid}.mp4', data / 'videos' / f'{uid}-{i}.mp4')
+            parts.append(faces.assign(clip_uid=f'{uid}-{i}'))
+    return pd.concat(parts, ignore_index=True)
+
+
+def stores(folder): return {p.name: p.read_bytes() for p in folder.glob('[!.]*.arrow')}
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_points(sample, tmp_path, spawn):
+    "Twenty kills, each followed by a run to the end: the same bytes, and nothing is done twice but the clip under work."
+    table, seed = several(sample, tmp_path / 'data', copies=3), random.randrange(2**32)
+    spawn(tmp_path / 'data', tmp_path / 'first', table[:1]).join()         # the first process waits for the imports
+    begin = time.monotonic()
+    process = spawn(tmp_path / 'data', tmp_path / 'whole', table)
+    process.join()
+    took, whole, chance = time.monotonic() - begin, stores(tmp_path / 'whole'), random.Random(seed)
+    assert process.exitcode == 0 and len(whole) == 6
+    kills, landed = 0, set()
+    while kills < 20:
+        folder = tmp_path / f'faces-{kills}'
+        process = spawn(tmp_path / 'data', folder, table)
+        process.join(chance.uniform(0, took))
+        if process.exitcode is not None: shutil.rmtree(folder)
+        if process.exitcode is not None: continue                # it was faster; another try
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        there = {p.name: p.stat().st_mtime_ns for p in folder.glob('[!.]*.arrow')}
+        landed.add(len(there))
+        assert all(data == whole[name] for name, data in stores(folder).items()), f'seed {seed}: a half store after kill {kills}'
+        run_in_this_process = prepare_faces({'train': table}, tmp_path / 'data', folder, PrepareSettings(image_size=32, workers=1))
+        assert run_in_this_process.status.value_counts().get('kept', 0) == len(there), f'seed {seed}'
+        assert stores(folder) == whole and all((folder / n).stat().st_mtime_ns == t for n, t in there.items()), f'seed {seed}'
+    assert len(landed) > 2, f'seed {seed}: all kills fell at the same place: {landed}'
+
+
+def test_four_shards_at_once_on_one_folder(sample, tmp_path, spawn):
+    table = several(sample, tmp_path / 'data', copies=3)
+    run = [spawn(tmp_path / 'data', tmp_path / 'faces', table, shard=i, num_shards=4) for i in range(4)]
+    for process in run: process.join()
+    assert [process.exitcode for process in run] == [0] * 4
+    done = prepare_faces({'train': table}, tmp_path / 'data', tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
+    alone = prepare_faces({'train': table}, tmp_path / 'data', tmp_path / 'alone', PrepareSettings(image_size=32, workers=1))
+    assert set(done.status) == {'kept'} and set(alone.status) == {'made'} and stores(tmp_path / 'faces') == stores(tmp_path / 'alone')
+
+
+def test_two_runs_at_once_on_the_same_clips(sample, tmp_path, spawn):
+    table = several(sample, tmp_path / 'data', copies=2)
+    run = [spawn(tmp_path / 'data', tmp_path / 'faces', table) for _ in range(2)]
+    for process in run: process.join()
+    assert [process.exitcode for process in run] == [0, 0] and len(stores(tmp_path / 'faces')) == 4
+    assert [p.name for p in (tmp_path / 'faces').iterdir() if p.suffix != '.arrow'] == []
+    for name in stores(tmp_path / 'faces'): assert len(ClipFaces(tmp_path / 'faces' / name).table)
+
+
+@pytest.mark.slow
+def test_on_a_dask_cluster(sample, tmp_path):
+    distributed = pytest.importorskip('distributed')
+    from joblib import parallel_config
+    table = load_faces(sample, 'train')[0]
+    local = dict(n_workers=1, threads_per_worker=1, dashboard_address=None, host='127.0.0.1')
+    with distributed.LocalCluster(**local) as cluster, distributed.Client(cluster):
+        with parallel_config(backend='dask'):
+            done = prepare_faces({'train': table}, sample, tmp_path / 'faces', PrepareSettings(image_size=32))
+    alone = prepare_faces({'train': table}, sample, tmp_path / 'alone', PrepareSettings(image_size=32, workers=1))
+    assert set(done.status) == set(alone.status) == {'made'} and stores(tmp_path / 'faces') == stores(tmp_path / 'alone')
+
+
+# ---- alignment, memory ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('shift', [-2, 0, 1])
+def test_the_alignment_check_finds_a_shift(sample, shift):
+    "The sample's clips are cut the official way, so -1 is right; annotations that come `shift` frames late need another offset."
+    faces = one_clip(sample)
+    source = find_source(sample, faces.clip_uid[0])
+    table, _ = alignment(source, faces.assign(frame=faces.frame + shift), count=30)
+    assert table.pairs[0] >= 5 and int(table.offset[table.difference.idxmin()]) == -1 - shift
+
+
+def test_challenge_source_needs_no_alignment(): assert Source('crops', None, 0).offset == 0
