@@ -4,7 +4,7 @@ Usage: python benchmarks/evaluation_speed.py CHECKOUT [CHECKPOINT] [--data DATA_
 CHECKOUT is a checkout of EGO4D/social-interactions, branch lam; its data set, model and post-processor are used as they are, on frames that
 ffmpeg extracted the official way, with its defaults (batch 64, 2 workers) and in-process (batch 16, no workers). Ours reads a face store
 made of the same frames. The data is made here: noisy 1440x1080 H.264 with six tracks of about 100 frames.
-"Trunk alone" is ResNet-18 with fc1 and fc2 on as many faces, decoded and normalised in memory: as torch runs it (batch 64, layers spread over
+"Trunk alone" is ResNet-18 with fc1 and fc2 on as many faces, normalised in memory: as torch runs it (batch 64, layers spread over
 the cores), and as `predict` does (norms folded, 8 faces a thread). --compile adds torch.compile's frozen trunk.
 With CHECKPOINT, mAP of its val split in DATA_DIR (default data/sample; prepared) in fp32 and bf16. Needs ffmpeg; writes
 benchmarks/results/evaluation_speed.json.
@@ -124,7 +124,7 @@ def ways(args, root: Path, model) -> tuple[dict, dict]:
         if not args.compile: continue
         trunk, seconds[p] = compiled(fast, faces[:1], p)
         whole = faces[:len(faces) // CPU_BATCH * CPU_BATCH]
-        found[f'trunk alone, compiled, {p}'] = lambda p=p, trunk=trunk: timed(trunk_in_threads, trunk, whole, p)
+        found[f'trunk alone, compiled, {p}'] = lambda p=p, trunk=trunk, whole=whole: timed(trunk_in_threads, trunk, whole, p)
     return found, seconds
 
 

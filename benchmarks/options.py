@@ -75,13 +75,18 @@ def lines(found: dict, split: str) -> list[dict]:
     return rows
 
 
+def cell(row: dict, figure: str):
+    "One figure of the table: of `plain` itself, of an option what it adds, with the spread over the seeds."
+    if row['option'] == 'plain': return f'{row[figure]:.4f}'
+    spread = row['spread'][figure]
+    return f'{row["gain"][figure]:+.4f}' + ('' if spread is None else f' ± {spread:.4f}')
+
+
 def show(rows: list[dict]):
     "Prints the rows as a Markdown table."
     print('| option |', ' | '.join(FIGURES), '|\n|---|' + '---|' * len(FIGURES))
     for row in rows:
-        cell = lambda k: f'{row[k]:.4f}' if row['option'] == 'plain' else f'{row["gain"][k]:+.4f}' + (
-            f' ± {row["spread"][k]:.4f}' if row['spread'][k] is not None else '')
-        print('|', row['option'], '|', ' | '.join(map(cell, FIGURES)), '|')
+        print('|', row['option'], '|', ' | '.join(cell(row, k) for k in FIGURES), '|')
 
 
 def main():
@@ -93,7 +98,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         found = options(predicted(args.checkpoints, args.data, args.parts or Path(folder)))
     results = {split: lines(found, split) for split in ('val', 'test')}
-    save('options', f'python benchmarks/options.py {" ".join(["CHECKPOINT"] * len(args.checkpoints))}', checkpoints=len(args.checkpoints), **results)
+    command = f'python benchmarks/options.py {" ".join(["CHECKPOINT"] * len(args.checkpoints))}'
+    save('options', command, checkpoints=len(args.checkpoints), **results)
     for split, rows in results.items():
         print(f'\n{split}, mean of {len(args.checkpoints)} checkpoints; for the options: what they add (± standard deviation)\n')
         show(rows)

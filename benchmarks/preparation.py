@@ -2,15 +2,14 @@
 
     python benchmarks/preparation.py [--seconds 20] [--clips 4] [--rounds 3]
 
-Makes clips of 1440x1080 H.264 at about 13 Mbit/s (a moving, noisy picture: the contents do not matter, the bit rate does), with 0.74 annotated faces a frame on
-average, as Ego4D has. Then, in turn, `rounds` times: the official extraction (ffmpeg, one JPEG a frame, quality 2), decoding alone (ffmpeg to null, by frame threads and by one
-process a core; the faster counts), and ours (all of prepare: decode, crop, encode, store). Medians; everything runs on this machine's cores. Needs ffmpeg.
+Makes clips of 1440x1080 H.264 at about 13 Mbit/s (a moving, noisy picture: the contents do not matter, the bit rate does), with 0.74
+annotated faces a frame on average, as Ego4D has. Then, in turn, `rounds` times: the official extraction (ffmpeg, one JPEG a frame,
+quality 2), decoding alone (ffmpeg to null, by frame threads and by one process a core; the faster counts), and ours (all of prepare:
+decode, crop, encode, store). Medians; everything runs on this machine's cores. Needs ffmpeg.
 """
 import argparse
 import json
 import os
-import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from lam_nb.annotations import load_faces
 from lam_nb.preparation import PrepareSettings, prepare_faces
+from measure import save
 
 SIZE, RATE = '1440x1080', 13_000_000
 
@@ -45,7 +45,7 @@ def make_data(root, clips, seconds):
     persons = [dict(person_id='0', camera_wearer=True, tracking_paths=[], voice_segments=[]),
                dict(person_id='1', camera_wearer=False, voice_segments=[], tracking_paths=[track('t1', 0.0, 0.45, 160)]),
                dict(person_id='2', camera_wearer=False, voice_segments=[], tracking_paths=[track('t2', 0.31, 0.6, 90)])]
-    rows = [dict(clip_uid=f'c{i}', video_uid=f'v{i}', video_start_frame=0, persons=persons, social_segments_looking=[]) for i in range(clips)]
+    rows = [dict(clip_uid=f'c{i}', video_uid=f'v{i}', persons=persons, social_segments_looking=[]) for i in range(clips)]
     text = dict(videos=[dict(video_uid=r['video_uid'], split='train', clips=[r]) for r in rows])
     (root / 'json/av_train.json').write_text(json.dumps(text))
 
@@ -61,7 +61,8 @@ def official(root):
     for clip in sorted((root / 'videos').glob('*.mp4')):
         out = root / 'video_imgs' / clip.stem
         out.mkdir(parents=True)
-        subprocess.run(['ffmpeg', '-v', 'error', '-i', str(clip), '-f', 'image2', '-vf', 'fps=30', '-qscale:v', '2', str(out / 'img_%05d.jpg')], check=True)
+        frames = ['-f', 'image2', '-vf', 'fps=30', '-qscale:v', '2', str(out / 'img_%05d.jpg')]
+        subprocess.run(['ffmpeg', '-v', 'error', '-i', str(clip), *frames], check=True)
 
 
 def decode_alone(root, by_process):
@@ -80,6 +81,7 @@ def ours(root, faces):
     done = prepare_faces({'train': faces}, root, root / 'faces', PrepareSettings(data_dir=str(root), source='videos'))
     if set(done.status) != {'made'} or done.missing.sum(): raise RuntimeError(done.to_string())
     get_reusable_executor().shutdown()                           # each round pays for starting its processes
+    return done.peak_mb.max()
 
 
 def bytes_in(folder): return sum(f.stat().st_size for f in folder.rglob('*') if f.is_file())
@@ -93,24 +95,24 @@ def main():
         root = Path(folder)
         make_data(root, args.clips, args.seconds)
         faces, _ = load_faces(root, 'train')
-        frames, seconds = args.clips * args.seconds * 30, {k: [] for k in ('official', 'threads', 'processes', 'ours')}
+        peak, frames, seconds = [], args.clips * args.seconds * 30, {k: [] for k in ('official', 'threads', 'processes', 'ours')}
         for _ in range(args.rounds):
             shutil.rmtree(root / 'video_imgs', ignore_errors=True)
             seconds['official'].append(timed(lambda: official(root)))
             seconds['threads'].append(timed(lambda: decode_alone(root, False)))
             seconds['processes'].append(timed(lambda: decode_alone(root, True)))
-            seconds['ours'].append(timed(lambda: ours(root, faces)))
+            seconds['ours'].append(timed(lambda: peak.append(ours(root, faces))))
         median = {k: statistics.median(v) for k, v in seconds.items()}
         decoding = min(median['threads'], median['processes'])
         size = {k: bytes_in(root / f) for k, f in (('official', 'video_imgs'), ('ours', 'faces'), ('videos', 'videos'))}
-        result = dict(
-            machine=f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores', video=f'{SIZE}, {size["videos"] * 8 / frames * 30 / 1e6:.1f} Mbit/s',
-            frames=frames, faces_a_frame=len(faces) / frames, frames_per_s={k: round(frames / v, 1) for k, v in median.items()}, seconds=seconds,
+        save(
+            'preparation', f'python benchmarks/preparation.py --clips {args.clips} --seconds {args.seconds} --rounds {args.rounds}',
+            video=f'{SIZE}, {size["videos"] * 8 / frames * 30 / 1e6:.1f} Mbit/s', frames=frames, faces_a_frame=len(faces) / frames,
+            frames_per_s={k: round(frames / v, 1) for k, v in median.items()}, seconds=seconds,
             times_official=median['official'] / median['ours'], share_of_decoding=decoding / median['ours'],
             bytes_a_frame={k: round(v / frames) for k, v in size.items()}, bytes_official_over_ours=size['official'] / size['ours'],
-            peak_mb_a_worker=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3,
+            peak_mb_a_worker=max(peak),
             hours_for_572_clips=572 * 9000 / (frames / median['ours']) / 3600)
-        print(json.dumps(result, indent=1))
 
 
 if __name__ == '__main__': main()

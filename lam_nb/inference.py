@@ -95,7 +95,7 @@ class ClipPlan:
     def table(self) -> pd.DataFrame:
         table = self.store.table[self.keep].reset_index(drop=True)
         texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
-        table = table.astype(dict.fromkeys(texts, object)).astype(dict.fromkeys(texts, 'str'))      # copies: else they keep the store mapped
+        table = table.astype(dict.fromkeys(texts, object)).astype(dict.fromkeys(texts, 'str'))     # copies: else they keep the store mapped
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
 
 # %% ../nbs/09_inference.ipynb #fold
@@ -209,8 +209,8 @@ def _finish(plan, looks, logits, progress):
     broken = np.flatnonzero(~np.isfinite(logit))
     if len(broken):
         row = table.iloc[broken[0]]
-        raise ValueError(f'{len(broken):,} of {len(table):,} rows of clip {row.clip_uid} have no finite score (first: track {row.track_id}, '
-                         f'frame {row.frame}): the weights are too large or were trained in another way; try precision="fp32"')
+        raise ValueError(f'{len(broken):,} of {len(table):,} rows of clip {row.clip_uid} have no finite score (first: track {row.track_id},'
+                         f' frame {row.frame}): the weights are too large or were trained in another way; try precision="fp32"')
     return table.assign(logit=logit, score=sigmoid(logit))
 
 # %% ../nbs/09_inference.ipynb #predict
@@ -446,7 +446,7 @@ def stored_clips(
 ) -> list[str]: # clip uids
     "The clips of a split that have a face store; FileNotFoundError if any lacks one that prepare has not found unavailable."
     clips = _test_clips(data_dir, faces_dir) if split == 'test' else split_clips(data_dir, split)
-    if not clips: raise ValueError(f'there is no {split} clip in {data_dir}; run prepare.ipynb with splits=["{split}"] and see what it says')
+    if not clips: raise ValueError(f'there is no {split} clip in {data_dir}; run prepare.ipynb with splits=["{split}"] and read its report')
     absent, known = [uid for uid in clips if not store_path(faces_dir, uid).exists()], note_unavailable(faces_dir, {})
     unseen = [uid for uid in absent if uid not in known]
     if unseen or len(absent) == len(clips):
@@ -475,7 +475,7 @@ def predict_process(
     "Predictions of a split in this process, together with those of its process group."
     s, device = EvaluateSettings(**parameters), choose_device()
     set_arithmetic(s.precision)
-    torch.backends.cudnn.benchmark = False                 # a clip's last batch has a size of its own: trying out ways for each takes longer
+    torch.backends.cudnn.benchmark = False                # a clip's last batch has a size of its own: trying out ways for each takes longer
     faces_dir, temperature = Path(s.faces_dir or Path(s.data_dir) / 'faces'), fitted_value(s.temperature, 'fitted_temperature')
     clips, members = stored_clips(s.data_dir, faces_dir, s.split), []
     options = s.model_dump(include={'stride', 'batch_size', 'num_workers', 'precision', 'flip'})

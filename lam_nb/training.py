@@ -38,8 +38,9 @@ import lam_nb
 from .evaluation import lam_metrics
 from .inference import autocast, choose_device, predict, set_arithmetic, stored_clips
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
-from .runs import Progress, Settings, _in_lab, atomic_path, check_parameters, launch, project_path, rank_and_size, start_run, write_json
-from .windows import FaceWindows, window_batches
+from .runs import (
+    Progress, Settings, _in_lab, atomic_path, check_parameters, launch, project_path, rank_and_size, start_run, write_json)
+from .windows import FaceWindows, window_batches, keep_memory
 
 # %% ../nbs/11_training.ipynb #settings
 class TrainSettings(Settings):
@@ -189,7 +190,7 @@ def blur_some(
     reach = min(math.ceil(3 * largest), min(x.shape[-2:]) - 1)
     kernel = np.exp(-np.arange(-reach, reach + 1) ** 2 / (2 * np.maximum(sigma, 1e-3)[:, None] ** 2))                  # (B, K)
     kernel = torch.from_numpy((kernel / kernel.sum(1, keepdims=True)).astype(np.float32)).to(x.device)
-    y = F.pad(x.flatten(1, 2).transpose(0, 1), (reach,) * 4, mode='reflect')                                           # (21, B, H, W) and edges
+    y = F.pad(x.flatten(1, 2).transpose(0, 1), (reach,) * 4, mode='reflect')                                     # (21, B, H, W) and edges
     y = F.conv2d(y, kernel[:, None, None, :], groups=len(x))
     return F.conv2d(y, kernel[:, None, :, None], groups=len(x)).transpose(0, 1).unflatten(1, x.shape[1:3])
 
@@ -441,7 +442,7 @@ def check_finite(
     listed = '\n'.join(f'  {r.clip_uid} {r.track_id} frame {r.frame}' for r in names.itertuples())
     raise FloatingPointError(
         f'the loss became {losses[bad]} in epoch {epoch + 1}, batch {first + bad + 1} (looked at: {first + 1} to {first + len(losses)}). '
-        f'Try a lower lr, a longer warmup, clip_norm, or precision="fp32"; the last checkpoint is from before. Windows of the batch:\n{listed}')
+        f'Try a lower lr, a longer warmup, clip_norm, or precision="fp32"; the last checkpoint is older. Windows of the batch:\n{listed}')
 
 # %% ../nbs/11_training.ipynb #train-step
 def train_step(
@@ -502,7 +503,7 @@ def _memory():
 def _farewell(asked, run, n_batches):
     "Why and where a run stopped."
     names = ', '.join(sorted({name for one in asked for name in one}))
-    return (f'stopped by {names} in epoch {run.epoch + 1} after batch {run.step} of {n_batches}, which is saved in {run.out}/checkpoints/last.pt: '
+    return (f'stopped by {names} in epoch {run.epoch + 1} after batch {run.step} of {n_batches}, saved in {run.out}/checkpoints/last.pt: '
             'the same command goes on from there')
 
 # %% ../nbs/11_training.ipynb #train-epoch
@@ -768,6 +769,7 @@ def train_process(
 def _set_algorithms(settings):
     "Which algorithms PyTorch may choose in this process."
     set_arithmetic(settings.precision)
+    if not torch.cuda.is_available(): keep_memory()
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
