@@ -8,7 +8,7 @@ __all__ = ['FULL_SCALE', 'MEMBER_BYTES', 'EGO4D', 'Source', 'challenge_root', 'c
            'share_clips', 'prepare_faces', 'motion_pairs', 'alignment', 'write_official_files', 'ego4d_table']
 
 # %% ../nbs/06_preparation.ipynb #imports
-import hashlib, json, os, re, resource, shutil, tarfile, tempfile, time, zipfile, zlib
+import gzip, hashlib, json, lzma, os, re, resource, tarfile, tempfile, time, zipfile, zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from .annotations import annotation_file, check_id, clip_tracks, clips_of, load_annotations, load_faces, split_clips
 from .faces import ClipFaces, challenge_faces, crop_face, encode_face, note_unavailable, store_path, write_store
-from .runs import Progress, Settings, write_json
+from .runs import Progress, Settings, atomic_folder, write_json
 from .videos import cut_clip, extract_frames, extract_wave, folder_frames, video_frames
 
 # %% ../nbs/06_preparation.ipynb #source
@@ -63,7 +63,10 @@ def clip_origins(
     for uid in split_clips(data_dir, split):
         clip = known.get(uid, {})
         first, last, video = (clip.get(key) for key in ('video_start_frame', 'video_end_frame', 'video_uid'))
-        if type(first) is int and type(last) is int and 0 <= first < last: origins[uid] = check_id(video, 'video_uid'), first, last - first
+        try: video = check_id(video, 'video_uid')
+        except ValueError: continue
+        if type(first) in (int, float) and type(last) in (int, float) and 0 <= first < last:
+            origins[uid] = video, int(first), int(last) - int(first)
     return origins
 
 # %% ../nbs/06_preparation.ipynb #find-source
@@ -79,7 +82,8 @@ def find_source(
               Source('videos', data / 'clips' / f'{uid}.mp4', 0), Source('frames', data / 'video_imgs' / uid, -1)]
     if origin:
         video, start, *_ = origin
-        places += [Source('full_scale', data / folder / f'{check_id(video, "video_uid")}.mp4', -2, start) for folder in FULL_SCALE]
+        offset = -2 if start else -1                             # nothing lies before the first picture: a cut at 0 begins there
+        places += [Source('full_scale', data / folder / f'{check_id(video, "video_uid")}.mp4', offset, start) for folder in FULL_SCALE]
     places.append(Source('crops', challenge_root(data) / uid, 0))
     places = [p for p in places if source in ('auto', p.kind)]
     for place in places:
@@ -104,6 +108,9 @@ def _members(archive):
     else:
         with tarfile.open(archive) as t:
             yield from ((m.name, m.size if m.isfile() else -1, lambda m=m: t.extractfile(m).read()) for m in t if not m.isdir())
+            t.fileobj.seek(t.offset)                             # Python takes a damaged header for the end; the end is a block of zeros
+            end = t.fileobj.read(512)
+            if len(end) < 512 or any(end): raise tarfile.ReadError('it ends before its end mark')
 
 def _unpack(archive, folder):
     "Writes an archive's crops to <folder>/<video_id>/<track_id>/; how many of its files were left out."
@@ -116,7 +123,7 @@ def _unpack(archive, folder):
             else:
                 (folder / video / track).mkdir(parents=True, exist_ok=True)
                 (folder / video / track / file).write_bytes(read())
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError, RuntimeError) as e:
         raise ValueError(f'{archive} cannot be unpacked ({type(e).__name__}: {e}); download it again') from e
     return left_out
 
@@ -129,12 +136,10 @@ def unpack_crops(
     archives = [f for place in ('v2/social_test', 'social_test') for f in sorted((Path(data_dir) / place).glob('*'))
                 if re.search(r'\.(zip|tar|tar\.gz|tgz|tar\.bz2|tar\.xz)$', f.name, re.IGNORECASE)]
     if root.is_dir() or not archives: return root, _left_out_table([])
-    part = root.with_name('.videos_challenge.part')
-    if part.exists(): shutil.rmtree(part)
-    left_out = [(archive.name, _unpack(archive, part)) for archive in archives]
-    if not part.exists():
-        raise ValueError(f'{", ".join(a.name for a in archives)}: no crops inside (expected <video_id>/<track_id>/<frame>_<unique_id>.jpg)')
-    part.rename(root)
+    with atomic_folder(root) as part:
+        left_out = [(archive.name, _unpack(archive, part)) for archive in archives]
+        if not any(part.iterdir()):
+            raise ValueError(f'{", ".join(a.name for a in archives)}: no crops inside (<video_id>/<track_id>/<frame>_<unique_id>.jpg)')
     reason = 'no crop (.../<video_id>/<track_id>/<file>.jpg), or too large, in {}'
     return root, _left_out_table([dict(reason=reason.format(name), count=count) for name, count in left_out if count])
 
@@ -242,7 +247,7 @@ def write_for_others(
         extract_frames(clip, data / 'video_imgs' / clip_uid, 'file' if source.kind == 'full_scale' else source.zero)
     if source.kind in ('videos', 'full_scale') and 'wave' in what:
         try: extract_wave(clip, data / 'wave' / f'{clip_uid}.wav')
-        except ValueError as e: failed.append(f'no wave file: {e}')
+        except (ValueError, OSError) as e: failed.append(f'no wave file: {e}')
     return failed
 
 # %% ../nbs/06_preparation.ipynb #prepare-clip
@@ -263,11 +268,13 @@ def prepare_clip(
         store, made_of, notes = ClipFaces(store_path(faces_dir, uid)), fingerprint(faces, settings), []
         try: source = _clip_source(data_dir, uid, split, settings, origin)
         except FileNotFoundError:
-            if not _is_current(store, made_of, None): raise
-            source = None
-        if source and settings.also_write: notes = write_for_others(data_dir, uid, source, origin, settings.also_write)
+            if not _is_current(store, made_of, None, settings): raise
+            source, notes = None, ['its video is gone: nothing was written for other tools'] * bool(settings.also_write)
+        if source and settings.also_write:
+            notes = write_for_others(data_dir, uid, source, origin, settings.also_write)
+            source = _clip_source(data_dir, uid, split, settings, origin)          # a clip that was just cut is the source from now on
         mark = source and _source_mark(source)
-        status = 'kept' if _is_current(store, made_of, mark) else 'made'
+        status = 'kept' if _is_current(store, made_of, mark, settings) else 'made'
         if status == 'made':
             kept = settings.model_dump(include={'image_size', 'image_format', 'quality'})
             about = dict(fingerprint=made_of, source_mark=mark, split=split, source=source.kind, frame_offset=source.offset, **kept)
@@ -284,10 +291,13 @@ def _clip_source(data_dir, uid, split, settings, origin):
     if settings.frame_offset is None or source.kind == 'crops': return source
     return replace(source, offset=settings.frame_offset)
 
-def _is_current(store, made_of, mark):
+def _is_current(store, made_of, mark, settings):
     "Whether a whole store of this fingerprint and source (None: the source is gone) is there; drops what was read of an outdated one."
-    try: current = store.about.get('fingerprint') == made_of and mark in (None, store.about.get('source_mark'))
-    except (OSError, ValueError): current = False
+    try:
+        about = store.about
+        current = about['fingerprint'] == made_of and (about['source_mark'] == mark or mark is None and (
+            settings.frame_offset in (None, about['frame_offset']) and settings.source in ('auto', about['source'])))
+    except (OSError, ValueError, TypeError, KeyError): current = False
     if not current: store.__dict__ = {'path': store.path}
     return current
 
@@ -319,35 +329,47 @@ def share_clips(
     groups = {}
     for clip in clips:
         split, table, origin = clip
-        whole = origin and split != 'test' and 'full_scale' in (settings.source, settings.download)
+        whole = origin and split != 'test' and ('full_scale' in (settings.source, settings.download) or settings.delete_videos)
         groups.setdefault(origin[0] if whole else table.clip_uid.iloc[0], []).append(clip)
     return dict(list(groups.items())[settings.shard::settings.num_shards])
 
 # %% ../nbs/06_preparation.ipynb #prepare-group
-def _prepare_group(data_dir, faces_dir, clips, settings, lost=''):
-    "Prepares clips that share a video; `lost`: why its download failed. A list of what `prepare_clip` returns."
+def _prepare_group(data_dir, faces_dir, clips, settings, siblings=(), lost=''):
+    "Prepares clips that share a video; `siblings`: all clips of it, `lost`: why its download failed. What `prepare_clip` returns, a list."
     results = [prepare_clip(data_dir, faces_dir, split, table, settings, origin) for split, table, origin in clips]
     for r in results:
         if lost and r['status'] == 'failed': r['reason'] = lost
-    origin = clips[0][2]
-    if settings.delete_videos and origin and all(r['status'] != 'failed' for r in results):
+    origin, known = clips[0][2], note_unavailable(faces_dir, {})
+    done = lambda uid: uid in known or store_path(faces_dir, uid).exists()
+    read = any(r['source'] == 'full_scale' or r['status'] == 'made' and settings.also_write for r in results)
+    if settings.delete_videos and origin and read and all(r['status'] != 'failed' for r in results) and all(map(done, siblings)):
         (Path(data_dir) / FULL_SCALE[0] / f'{check_id(origin[0], "video_uid")}.mp4').unlink(missing_ok=True)
     return results
 
 # %% ../nbs/06_preparation.ipynb #jobs
-def _jobs(groups, data_dir, faces_dir, settings):
+def _jobs(groups, data_dir, faces_dir, settings, siblings):
     "Yields the jobs of all groups; with a download, each when its video is there. What is prepared already is not downloaded."
+    job = lambda uid, lost='': delayed(_prepare_group)(data_dir, faces_dir, groups[uid], settings, siblings.get(uid, ()), lost)
     if settings.download == 'none':
-        yield from (delayed(_prepare_group)(data_dir, faces_dir, clips, settings) for clips in groups.values())
+        yield from map(job, groups)
         return
     from lam_nb.download import download, s3_client
-    done = lambda table: _is_current(ClipFaces(store_path(faces_dir, table.clip_uid.iloc[0])), fingerprint(table, settings), None)
+    done = lambda table: _is_current(ClipFaces(store_path(faces_dir, table.clip_uid.iloc[0])), fingerprint(table, settings), None, settings)
     needed = [uid for uid, clips in groups.items() if any(split != 'test' and not done(table) for split, table, _ in clips)]
-    for uid in groups.keys() - set(needed): yield delayed(_prepare_group)(data_dir, faces_dir, groups[uid], settings)
+    for uid in groups.keys() - set(needed): yield job(uid)
     if not needed: return
     for row in download(s3_client(settings.profile), data_dir, settings.download, needed, progress=False):
         lost = '' if row['status'] in ('done', 'kept') else f'{row["reason"]} {row["advice"]}'.strip()
-        yield delayed(_prepare_group)(data_dir, faces_dir, groups[row['uid']], settings, lost)
+        yield job(row['uid'], lost)
+
+# %% ../nbs/06_preparation.ipynb #all-origins
+def _origins(data_dir):
+    "`clip_origins` of train and val together, of those whose annotations are there."
+    found = {}
+    for split in ('train', 'val'):
+        try: found |= clip_origins(data_dir, split)
+        except FileNotFoundError: pass
+    return found
 
 # %% ../nbs/06_preparation.ipynb #make-ready
 def _make_ready(faces_dir):
@@ -357,8 +379,10 @@ def _make_ready(faces_dir):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): pass
     except OSError as e: raise type(e)(f'the face store cannot be written: {e}; choose another faces_dir') from e
-    for part in folder.glob('.*.part*'):
-        if time.time() - part.stat().st_mtime > 3600: part.unlink(missing_ok=True)
+    for part in folder.glob('.*.arrow.*.part.arrow'):
+        try:
+            if time.time() - part.stat().st_mtime > 3600: part.unlink()
+        except FileNotFoundError: pass                           # another run was quicker
 
 # %% ../nbs/06_preparation.ipynb #prepare-faces
 def prepare_faces(
@@ -369,15 +393,18 @@ def prepare_faces(
 ) -> pd.DataFrame: # one row a clip: as `prepare_clip` returns
     "Makes the face store of all clips of this shard, in parallel processes."
     full = settings.download == 'full_scale' or any((Path(data_dir) / f).is_dir() for f in FULL_SCALE)
-    origins = {split: clip_origins(data_dir, split) if full and split != 'test' else {} for split in faces}
-    clips = [(split, clip.reset_index(drop=True), origins[split].get(uid))
+    origins, siblings = _origins(data_dir) if full else {}, {}
+    for uid, (video, *_) in origins.items(): siblings.setdefault(video, []).append(uid)
+    clips = [(split, clip.reset_index(drop=True), origins.get(uid) if split != 'test' else None)
              for split, table in faces.items() for uid, clip in table.groupby('clip_uid', sort=False)]
     groups = share_clips(clips, settings)
+    if not groups:
+        raise ValueError(f'no clips for shard {settings.shard} of {settings.num_shards}: there are {len(clips)} in all; use fewer shards')
     _make_ready(faces_dir)
     here, results = [clip for group in groups.values() for clip in group], []
-    workers = min(settings.workers, len(groups)) or -1
+    workers, jobs = min(settings.workers, len(groups)) or -1, _jobs(groups, data_dir, faces_dir, settings, siblings)
     with Progress(sum(len(table) for _, table, _ in here), 'preparing', 'faces') as progress:
-        for group in Parallel(workers, return_as='generator_unordered')(_jobs(groups, data_dir, faces_dir, settings)):
+        for group in Parallel(workers, return_as='generator_unordered')(jobs):
             results += group
             note_unavailable(faces_dir, {r['clip_uid']: r['reason'] for r in group})
             progress.update(sum(r['faces'] for r in group), f'{len(results)} of {len(here)} clips')

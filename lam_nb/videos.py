@@ -6,7 +6,7 @@
 __all__ = ['video_frames', 'folder_frames', 'extract_frames', 'extract_wave', 'cut_clip']
 
 # %% ../nbs/04_videos.ipynb #imports
-import math, shutil, wave
+import math, wave
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .runs import atomic_path
+from .runs import atomic_folder, atomic_path
 
 # %% ../nbs/04_videos.ipynb #rgb
 def _rgb(frame):
@@ -33,7 +33,7 @@ def _frames_of(container, stream):
         except (av.InvalidDataError, av.EOFError): return
         if packet is None: return
         try: yield from packet.decode()
-        except av.InvalidDataError: pass
+        except av.FFmpegError: pass
 
 # %% ../nbs/04_videos.ipynb #frames-since
 def _frames_since(container, stream, seconds):
@@ -70,7 +70,7 @@ def _shown(path, first, zero):
     "Yields (frame, start, stop): what is seen at the positions from `start` to `stop` - 1."
     last, k = None, 0
     for frame, now in _timed_frames(path, first, zero):
-        if last is None: k = now if now is not None and now < first else first     # before the first picture one sees the first picture
+        if last is None: k = 0 if now is None else min(now, first)       # before the first picture one sees the first picture
         else:
             now = k + 1 if now is None else max(now, k)
             if now > k: yield last, k, now
@@ -114,33 +114,32 @@ def extract_frames(
     "Every picture of a clip as a JPEG file, thirty a second, numbered from 1."
     folder = Path(folder)
     if folder.is_dir(): return len(list(folder.glob('img_*.jpg')))
-    part = folder.with_name(f'.{folder.name}.part')
-    if part.exists(): shutil.rmtree(part)
-    part.mkdir(parents=True)
-    for frame, start, stop in _shown(video, 0, zero):
-        data = cv2.imencode('.jpg', cv2.cvtColor(_rgb(frame), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-        for p in range(start, stop): (part / f'img_{p + 1:05d}.jpg').write_bytes(data)
-    part.rename(folder)
+    with atomic_folder(folder) as part:
+        for frame, start, stop in _shown(video, 0, zero):
+            data = cv2.imencode('.jpg', cv2.cvtColor(_rgb(frame), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+            for p in range(start, stop): (part / f'img_{p + 1:05d}.jpg').write_bytes(data)
     return len(list(folder.glob('img_*.jpg')))
 
 # %% ../nbs/04_videos.ipynb #sound
 def _sound(path, rate, layout, start=None, stop=None):
-    "Yields (1, n * channels) int16, interleaved, of a file's sound between two times (seconds of the file's clock)."
+    "Yields (1, n * channels) int16, interleaved: a file's sound between two times (seconds of its clock); ValueError if it has none."
     import av
-    with av.open(str(path)) as container:
-        stream = container.streams.best('audio')
-        if stream is None: raise ValueError(f'{path} has no sound')
-        channels, resampler, at = len(av.AudioLayout(layout).channels), av.AudioResampler('s16', layout, rate), None
-        if start is not None: container.seek(max(int((start - 1) * av.time_base), 0))
-        for frame in chain(_frames_of(container, stream), [None]):
-            if at is None and frame is not None: at = round(frame.time * rate)     # in samples; from here on they are counted
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray()                                       # (1, n * channels)
-                low = 0 if start is None else max(round(start * rate) - at, 0)
-                high = None if stop is None else max(round(stop * rate) - at, 0)
-                at += piece.samples
-                if high == 0: return
-                if low < piece.samples: yield samples[:, low * channels:None if high is None else high * channels]
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.best('audio')
+            if stream is None: raise ValueError(f'{path} has no sound')
+            channels, resampler, at = len(av.AudioLayout(layout).channels), av.AudioResampler('s16', layout, rate), None
+            if start is not None: container.seek(max(int((start - 1) * av.time_base), 0))
+            for frame in chain(_frames_of(container, stream), [None]):
+                if at is None and frame is not None: at = round((frame.time or 0) * rate)      # in samples; from here on they are counted
+                for piece in resampler.resample(frame):
+                    samples = piece.to_ndarray()                                   # (1, n * channels)
+                    low = 0 if start is None else max(round(start * rate) - at, 0)
+                    high = None if stop is None else max(round(stop * rate) - at, 0)
+                    at += piece.samples
+                    if high == 0: return
+                    if low < piece.samples: yield samples[:, low * channels:None if high is None else high * channels]
+    except av.FFmpegError as e: raise ValueError(f'the sound of {path} cannot be decoded: {e}') from e
 
 # %% ../nbs/04_videos.ipynb #extract-wave
 def extract_wave(

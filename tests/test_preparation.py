@@ -443,3 +443,114 @@ def test_the_alignment_check_finds_a_shift(sample, shift):
 
 
 def test_challenge_source_needs_no_alignment(): assert Source('crops', None, 0).offset == 0
+
+
+# ---- following a download ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    "An S3 server of moto in this process, where boto3 finds it by the environment."
+    server = pytest.importorskip('moto.server').ThreadedMotoServer(ip_address='127.0.0.1', port=0)
+    server.start()
+    for name in [n for n in os.environ if n.startswith('AWS_')]: monkeypatch.delenv(name)
+    address = 'http://{}:{}'.format(*server.get_host_and_port())
+    for name, value in dict(AWS_ACCESS_KEY_ID='made', AWS_SECRET_ACCESS_KEY='up', AWS_ENDPOINT_URL=address, NO_PROXY='127.0.0.1',
+                            AWS_SHARED_CREDENTIALS_FILE=str(tmp_path / 'none')).items(): monkeypatch.setenv(name, value)
+    from lam_nb.download import s3_client
+    client = s3_client()
+    client.create_bucket(Bucket='ego')
+    yield client
+    server.stop()
+
+
+@pytest.mark.slow
+def test_preparation_follows_the_download(sample, tmp_path, bucket):
+    "Each clip as soon as it is there; what is missing is named; a second run downloads nothing; the video goes when it is not needed."
+    table = load_faces(sample, 'train')[0]
+    have, gone = table.clip_uid.unique()
+    shutil.copytree(sample / 'json', tmp_path / 'json')
+    (tmp_path / 'csv').mkdir()
+    bucket.put_object(Bucket='ego', Key='c.mp4', Body=(sample / 'videos' / f'{have}.mp4').read_bytes())
+    (tmp_path / 'clips').mkdir()
+    lines = [f'{uid},s3://ego/{key}' for uid, key in ((have, 'c.mp4'), (gone, 'not-there.mp4'))]
+    (tmp_path / 'clips/manifest.csv').write_text('\n'.join(['exported_clip_uid,s3_path', *lines]) + '\n')
+    settings = PrepareSettings(image_size=32, workers=1, download='clips')
+    done = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', settings).set_index('clip_uid')
+    assert done.status.to_dict() == {have: 'made', gone: 'failed'} and '404' in done.reason[gone]
+    (tmp_path / 'clips' / f'{have}.mp4').unlink()
+    again = prepare_faces({'train': table}, tmp_path, tmp_path / 'faces', settings).set_index('clip_uid')
+    assert again.status[have] == 'kept' and not (tmp_path / 'clips' / f'{have}.mp4').exists()
+
+
+@pytest.mark.slow
+def test_full_scale_videos_come_and_go(long_video, tmp_path, bucket):
+    faces = full_scale_data(tmp_path, long_video)
+    bucket.upload_file(str(long_video), 'ego', 'v')
+    (tmp_path / 'full_scale/video.mp4').unlink()
+    (tmp_path / 'full_scale/manifest.csv').write_text('video_uid,canonical_s3_location\nvideo,s3://ego/v\n')
+    settings = PrepareSettings(image_size=32, workers=1, download='full_scale', delete_videos=True)
+    assert prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings).status.tolist() == ['made']
+    assert sorted(p.name for p in (tmp_path / 'full_scale').iterdir() if p.suffix == '.mp4') == []
+    assert prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings).status.tolist() == ['kept']
+    other = settings.model_copy(update=dict(frame_offset=0))
+    assert prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', other).status.tolist() == ['made']      # it was downloaded again
+
+
+def test_a_video_that_others_need_stays(long_video, tmp_path):
+    "Two clips of one video, only one of them prepared: the video is not deleted."
+    faces = full_scale_data(tmp_path, long_video)
+    data = json.loads((tmp_path / 'json/av_train.json').read_text())
+    data['videos'][0]['clips'].append({**data['videos'][0]['clips'][0], 'clip_uid': 'second'})
+    (tmp_path / 'json/av_train.json').write_text(json.dumps(data))
+    settings = PrepareSettings(image_size=32, workers=1, delete_videos=True)
+    assert prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings).status.tolist() == ['made']
+    assert (tmp_path / 'full_scale/video.mp4').exists()
+    both = load_faces(tmp_path, 'train')[0]
+    assert prepare_faces({'train': both}, tmp_path, tmp_path / 'faces', settings).status.tolist() == ['kept', 'made']
+    assert not (tmp_path / 'full_scale/video.mp4').exists()
+
+
+# ---- what a review found -----------------------------------------------------------------------------------------------
+
+def test_streams_without_time_stamps_are_counted(tmp_path):
+    "A raw H.264 stream: a request that does not begin at 0 gets the pictures it asks for."
+    import av
+    video = write_video(tmp_path / 'v.mp4', THIRTIETHS, options=dict(bf='0'))
+    with av.open(str(video)) as source, av.open(str(tmp_path / 'v.h264'), 'w', format='h264') as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    raw = tmp_path / 'v.h264'
+    assert [level(p) for _, p in video_frames(raw, [5, 6])] == [level(p) for _, p in video_frames(raw, range(12))][5:7]
+
+
+@pytest.mark.parametrize('cut', ['at a header', 'in a header', 'damaged header'])
+def test_a_tar_that_ends_early_is_not_taken_for_whole(tmp_path, cut):
+    (tmp_path / 'v2/social_test').mkdir(parents=True)
+    archive = tmp_path / 'v2/social_test/crops.tar'
+    with tarfile.open(archive, 'w') as t:
+        for k in range(4):
+            member = tarfile.TarInfo(f'videos_challenge/v1/7/{k:05d}_a{k}.jpg')
+            member.size = len(jpeg())
+            t.addfile(member, io.BytesIO(jpeg()))
+    with tarfile.open(archive) as t: third = t.getmembers()[2].offset
+    data = bytearray(archive.read_bytes())
+    if cut == 'damaged header': data[third + 150] ^= 0xff
+    else: del data[third + (0 if cut == 'at a header' else 100):]
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match='cannot be unpacked'): unpack_crops(tmp_path)
+
+
+def test_odd_stores_are_made_anew(sample, tmp_path):
+    import pyarrow as pa
+    faces = one_clip(sample)
+    path = store_path(tmp_path, faces.clip_uid[0])
+    with pa.OSFile(str(path), 'wb') as sink, pa.ipc.new_file(sink, pa.schema([('a', pa.int64())])): pass
+    assert prepare_clip(sample, tmp_path, 'train', faces, PrepareSettings(image_size=32))['status'] == 'made'
+
+
+def test_more_shards_than_clips(sample, tmp_path):
+    with pytest.raises(ValueError, match='no clips for shard 7 of 8: there are 2'):
+        prepare_faces({'train': load_faces(sample, 'train')[0]}, sample, tmp_path, PrepareSettings(shard=7, num_shards=8))
