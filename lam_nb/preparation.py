@@ -8,7 +8,7 @@ __all__ = ['FULL_SCALE', 'MEMBER_BYTES', 'EGO4D', 'Source', 'challenge_root', 'c
            'share_clips', 'prepare_faces', 'motion_pairs', 'alignment', 'write_official_files', 'ego4d_table']
 
 # %% ../nbs/06_preparation.ipynb #imports
-import gzip, hashlib, json, lzma, os, re, resource, tarfile, tempfile, time, zipfile, zlib
+import gzip, hashlib, json, lzma, os, re, tarfile, tempfile, time, zipfile, zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -301,7 +301,10 @@ def _is_current(store, made_of, mark, settings):
     if not current: store.__dict__ = {'path': store.path}
     return current
 
-def _peak_mb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3    # of this process, so far; Linux counts in KB
+def _peak_mb():
+    "Peak memory of this process in MB (not `ru_maxrss`: that begins with what the parent process had); NaN where there is no /proc."
+    try: return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 1e3
+    except (OSError, TypeError): return float('nan')
 
 # %% ../nbs/06_preparation.ipynb #split-faces
 def split_faces(
