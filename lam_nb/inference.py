@@ -9,7 +9,7 @@ __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'choose_device', 'autocast', 'set_arithm
            'load_model', 'predict_process', 'predict_split']
 
 # %% ../nbs/09_inference.ipynb #imports
-import copy, hashlib, json, os
+import copy, hashlib, json, os, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -182,12 +182,14 @@ def _threads(number):
         torch.set_num_threads(before)                                      # for threads that start later
 
 # %% ../nbs/09_inference.ipynb #submit
+_ONE_AT_A_TIME = threading.Lock() # threads read faces for a GPU side by side, but only one batch at a time takes the GPU's memory
+
 @torch.inference_mode()
 def _look(model, store, rows, size, precision, flip):
     "Features of some rows' faces, on the model's device: (n, V, 256)."
     images, device = torch.from_numpy(np.stack([store.picture(r, size) for r in rows])), next(model.parameters()).device
-    if device.type == 'cuda': images = images.pin_memory().to(device, non_blocking=True)
-    return face_features(model, images, precision, flip)
+    if device.type == 'cpu': return face_features(model, images, precision, flip)
+    with _ONE_AT_A_TIME: return face_features(model, images.pin_memory().to(device, non_blocking=True), precision, flip)
 
 def _submit(pool, model, plan, batch_size, size, *options):
     "Hands in all jobs of a clip: futures of its features by the batch, and of its logits."
@@ -226,7 +228,8 @@ def predict_clips(
 ):
     "Yields the predictions table of each clip."
     fast, on_cpu = fast_copy(model, precision), next(model.parameters()).device.type == 'cpu'
-    threads = torch.get_num_threads() if on_cpu else num_workers or len(os.sched_getaffinity(0))
+    cores = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    threads = torch.get_num_threads() if on_cpu else num_workers or cores
     options, waiting = (batch_size, size, precision, flip), deque()
     with _threads(threads) as pool:
         for plan in plans:
@@ -343,6 +346,7 @@ def smooth_scores(
     out = predictions.score.to_numpy(copy=True)
     for _, rows in predictions.groupby(['clip_uid', 'track_id'], sort=False).indices.items():
         frame, score = predictions.frame.to_numpy()[rows], predictions.score.to_numpy()[rows]
+        score = pd.Series(score).groupby(frame).transform('median').to_numpy()     # a challenge track may show a frame twice
         dense = np.full(np.ptp(frame) + window, np.nan)
         dense[frame - frame.min() + window // 2] = score
         out[rows] = np.nanmedian(np.lib.stride_tricks.sliding_window_view(dense, window)[frame - frame.min()], axis=1)
@@ -460,12 +464,16 @@ def stored_clips(
 
 # %% ../nbs/09_inference.ipynb #load-model
 def load_model(
-    path: str | Path, # a checkpoint of any origin
+    path: str | Path, # a trained checkpoint, ours or the official code's
 ): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
-    "A model with the weights of a checkpoint."
+    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's and ImageNet's files."
     saved = read_checkpoint(path)
     model = MODELS[saved.get('model_name', 'BaselineLSTM')]()                 # both have the same layers
-    load_weights(model, path)
+    report = load_weights(model, path)
+    fresh = [key for key in report.fresh if not key.endswith('num_batches_tracked')]
+    if fresh:
+        raise ValueError(f'{path} holds {report.origin} weights, without {len(fresh)} tensors of this model (first: {fresh[0]}): '
+                         'it is a start for training; evaluate what train.ipynb makes of it')
     return model.eval(), saved.get('image_size') or 224, saved.get('epoch')
 
 # %% ../nbs/09_inference.ipynb #predict-process

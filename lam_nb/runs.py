@@ -11,7 +11,7 @@ __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', '
 import ast, difflib, json, os, platform, shutil, signal, subprocess, tempfile, threading, time
 from base64 import b64encode
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -220,7 +220,7 @@ def _joined(fn, *args):
     local, cuda = int(os.environ['LOCAL_RANK']), torch.cuda.is_available()
     if cuda: torch.cuda.set_device(local)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ['LOCAL_WORLD_SIZE'])))
-    dist.init_process_group('nccl' if cuda else 'gloo', device_id=torch.device('cuda', local) if cuda else None)
+    dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1), device_id=torch.device('cuda', local) if cuda else None)
     try: return record(fn)(*args)
     finally: dist.destroy_process_group()
 

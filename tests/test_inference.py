@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
 from lam_nb.inference import (
-    EvaluateSettings, ensemble_scores, fast_copy, fit_temperature, mean_logit, predict, predict_split, sigmoid, smooth_scores)
-from lam_nb.models import BaselineLSTM, normalise, save_checkpoint
+    EvaluateSettings, ensemble_scores, fast_copy, fit_temperature, load_model, mean_logit, predict, predict_split, sigmoid, smooth_scores)
+from lam_nb.models import BaselineLSTM, GazeLSTM, normalise, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows
 
@@ -317,3 +317,23 @@ def test_stores_that_do_not_fit_are_refused(tmp_path):
 def test_rows_that_do_not_match_are_no_ensemble(tmp_path):
     table = predict(lively_model(), tmp_path, toy_stores(tmp_path, [6]))
     with pytest.raises(ValueError, match='member 3 has 5 or others'): ensemble_scores([table, table, table.iloc[:5]])
+
+
+@pytest.mark.parametrize('origin', ['Gaze360', 'ImageNet'])
+def test_weights_that_were_not_trained_for_this_are_refused(tmp_path, origin):
+    "Their last layers are missing: scores would come from chance numbers."
+    state = GazeLSTM().state_dict()
+    if origin == 'Gaze360':
+        state = {f'module.{k}': v for k, v in state.items() if not k.startswith('last_layer')}
+        state |= {'module.last_layer.weight': torch.zeros(3, 512), 'module.last_layer.bias': torch.zeros(3)}
+        torch.save(dict(state_dict=state), tmp_path / 'w.pt')
+    else:
+        import torchvision
+        torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'w.pt')
+    with pytest.raises(ValueError, match=f'holds {origin} weights, without .* tensors'): load_model(tmp_path / 'w.pt')
+
+
+def test_smoothing_counts_a_frame_once():
+    "Two crops of one challenge frame: their median stands for the frame."
+    table = pd.DataFrame(dict(clip_uid='c', track_id='t', frame=[1, 2, 2, 3], score=[.1, .9, .5, .3]))
+    assert smooth_scores(table, 3).score.round(6).tolist() == [.4, .3, .3, .5]
