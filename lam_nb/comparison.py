@@ -84,10 +84,14 @@ def run_settings(
     about = run['provenance']
     known = dict(run['parameters']) | {k: about[k] for k in ('commit', 'dirty', 'python', 'cpu', 'cores', 'gpus') if k in about}
     known |= {f'version of {k}': v for k, v in about.get('versions', {}).items()}
-    checkpoint = run['parameters'].get('checkpoint')
-    file = project_path(checkpoint).parent.parent / 'settings.json' if checkpoint and run['predictions'] is not None else None
-    if file is not None and file.exists():
-        known |= {f'training: {k}': v for k, v in _read_json(file).get('parameters', {}).items()}
+    ensemble = run['parameters'].get('checkpoints')
+    if ensemble: known.pop('checkpoint', None)                            # it was not read
+    weights = [c for c in ensemble or [run['parameters'].get('checkpoint')] if c and run['predictions'] is not None]
+    files = [f for c in weights if (f := project_path(c).parent.parent / 'settings.json').exists()]
+    trainings = [_read_json(f).get('parameters', {}) for f in files]
+    for name in dict.fromkeys(k for t in trainings for k in t):
+        values = [t.get(name) for t in trainings]
+        known[f'training: {name}'] = values[0] if all(v == values[0] for v in values) else values
     return {k: v for k, v in known.items() if k not in ('out_dir', 'training: out_dir')}
 
 # %% ../nbs/13_comparison.ipynb #settings-differ
@@ -178,7 +182,7 @@ def results_table(
 
 # %% ../nbs/13_comparison.ipynb #latex-text-function
 _LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
-          '|': r'\textbar{}', '"': r'\textquotedbl{}'} | {c: '\\' + c for c in '&%$#_{}'}
+          '|': r'\textbar{}', '"': "''"} | {c: '\\' + c for c in '&%$#_{}'}
 _LATEX |= {c: '{' + c + '}' for c in '[]*'}          # at the start of a row these would be read as arguments of the \\ before
 
 
@@ -196,17 +200,22 @@ def _cell(row, metric, digits, interval):
     return f'{value:.{digits}f}' + (interval.format(f'{low:.{digits}f}', f'{high:.{digits}f}') if np.isfinite([low, high]).all() else '')
 
 
-def _markdown(table, digits):
+def _metric_names(threshold):
+    "The metrics' names; the accuracy's says at which threshold, when that is not 0.5."
+    return RESULT_METRICS | (dict(accuracy=f'accuracy at {threshold:.3g}') if threshold != 0.5 else {})
+
+
+def _markdown(table, digits, threshold):
     "The table for Markdown, in percent."
     text = lambda s: re.sub(r'([\\`*_|<>\[\]#~])', r'\\\1', ' '.join(str(s).split()))
-    head = ['', *(f'{name} (%) [95 % interval]' for name in RESULT_METRICS.values())]
+    head = ['', *(f'{name} (%) [95 % interval]' for name in _metric_names(threshold).values())]
     rows = [[text(run), *(_cell(row, m, digits, ' [{}, {}]') for m in RESULT_METRICS)] for run, row in table.iterrows()]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [head, ['---', *['---:'] * len(RESULT_METRICS)], *rows]) + '\n'
 
 
-def _latex(table, digits):
+def _latex(table, digits, threshold):
     "The table for LaTeX with booktabs, in percent."
-    head = ' & '.join(['', *(f'{latex_text(name)} (\\%)' for name in RESULT_METRICS.values())])
+    head = ' & '.join(['', *(f'{latex_text(name)} (\\%)' for name in _metric_names(threshold).values())])
     interval = r' {{\scriptsize [{}, {}]}}'
     rows = [' & '.join([latex_text(run), *(_cell(row, m, digits, interval).replace('–', '--') for m in RESULT_METRICS)])
             for run, row in table.iterrows()]
@@ -220,12 +229,14 @@ def write_results(
     table: pd.DataFrame, # as `results_table` returns it
     path: str | Path, # without ending: .csv, .md and .tex are added
     digits: int = 1, # after the point of a percentage; the CSV file has all digits
+    threshold: float = 0.5, # of the accuracy; the header names any other
 ) -> list[Path]: # the three files
     "Write a results table as CSV (fractions), Markdown and LaTeX (percent)."
-    plain = {c: c.replace('_low', ' 95 % low').replace('_high', ' 95 % high') + ' (fraction)' for c in table}
+    named = {c: c.replace('accuracy', _metric_names(threshold)['accuracy']) for c in table}
+    plain = {c: named[c].replace('_low', ' 95 % low').replace('_high', ' 95 % high') + ' (fraction)' for c in table}
     csv = table.rename(columns=plain).to_csv(lineterminator='\n')
     files = []
-    for ending, text in (('.csv', csv), ('.md', _markdown(table, digits)), ('.tex', _latex(table, digits))):
+    for ending, text in (('.csv', csv), ('.md', _markdown(table, digits, threshold)), ('.tex', _latex(table, digits, threshold))):
         files.append(Path(f'{path}{ending}'))
         with atomic_path(files[-1]) as part: part.write_text(text, encoding='utf-8')
     return files

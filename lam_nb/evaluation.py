@@ -7,8 +7,8 @@ __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE'
            'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions',
            'check_same_rows', 'lam_metrics', 'write_official', 'read_official_csv', 'read_official', 'make_submission',
            'check_submission', 'write_submission', 'read_submission', 'with_truth', 'resample_clips',
-           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'segment_metrics',
-           'operating_points', 'border_distance', 'border_profile', 'error_runs']
+           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'threshold_at', 'fitted_notes',
+           'segment_metrics', 'operating_points', 'border_distance', 'border_profile', 'error_runs']
 
 # %% ../nbs/10_evaluation.ipynb #imports
 import json
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from .runs import atomic_path
+from .runs import atomic_path, project_path
 
 # %% ../nbs/10_evaluation.ipynb #points
 def precision_recall_points(
@@ -274,10 +274,12 @@ def _score_problems(scores):
         return []
     if len(set(scores)) == 1:
         return [f'all {len(scores):,} scores are {scores[0]}: were the last layers trained?']
-    digits = next((d for d in range(1, 5) if all(round(s, d) == s for s in scores)), None)
-    hard = set(scores) <= {0.0, 1.0}
-    return [f'all {len(scores):,} scores are 0 or 1: give probabilities, not decisions'] if hard else \
-        [f'all {len(scores):,} scores are rounded to {digits} digits: equal scores lower the AP, give them in full'] if digits else []
+    if set(scores) <= {0.0, 1.0}:
+        return [f'all {len(scores):,} scores are 0 or 1: give probabilities, not decisions']
+    digits = next((d for d in range(1, 7) if all(round(s, d) == s for s in scores)), None)
+    how = f'are rounded to {digits} digits' if digits else 'are numbers of 16 bits (float16)'
+    rounded = digits or (np.float16(scores) == np.asarray(scores)).all()
+    return [f'all {len(scores):,} scores {how}: equal scores lower the AP, give them in full'] if rounded else []
 
 
 def check_submission(
@@ -351,9 +353,12 @@ def with_truth(
         truth = read_official_csv(truth, TRUTH_COLUMNS)
     check_predictions(predictions, labels=False)
     check_same_rows(predictions, truth, ('the predictions', 'the truth'))
-    rest = predictions.drop(columns=['frame', 'label'], errors='ignore')
+    own = predictions['frame'] if 'frame' in predictions else -1                                 # a submission does not say it
+    rest = predictions.drop(columns=['frame', 'label'], errors='ignore').assign(own_frame=own)
     table = truth[TRUTH_COLUMNS].merge(rest, on=['clip_uid', 'track_id', 'unique_id'], validate='1:1')
-    return table.assign(label=table['label'].astype('int8'))
+    apart = (table['own_frame'] >= 0) & (table['frame'] >= 0) & (table['own_frame'] != table['frame'])
+    _refuse(table, apart, 'have another frame in the truth than in the predictions', 'Is the truth of another version of the crops?')
+    return table.drop(columns='own_frame').assign(label=table['label'].astype('int8'))
 
 # %% ../nbs/10_evaluation.ipynb #resample
 def resample_clips(
@@ -483,6 +488,38 @@ def best_threshold(
     cuts = np.concatenate([[np.nextafter(scores.max(), 2)], scores[order][last]])
     best = int(np.argmax(gain))
     return float(cuts[best]), float((weight[labels == 0].sum() + gain[best]) / weight.sum())
+
+# %% ../nbs/10_evaluation.ipynb #threshold-at
+def threshold_at(
+    threshold: float,     # found on scores of the temperature `found_at`
+    found_at: float,      # that temperature
+    temperature: float,   # of the scores to which it is applied
+) -> float:               # 0..1; a threshold outside of 0..1, which no row or every row reaches, stays as it is
+    "The threshold that parts the rows in the same way at another temperature."
+    if found_at == temperature or not 0 < threshold < 1:
+        return float(threshold)
+    logit = np.log(threshold) - np.log1p(-threshold)
+    return float((1 - 1e-9) / (1 + np.exp(-logit * found_at / temperature)))      # a hair lower: the row at the threshold stays above it
+
+# %% ../nbs/10_evaluation.ipynb #fitted-notes
+def fitted_notes(
+    given: dict,        # 'threshold', 'temperature' -> a number, or the path of the metrics.json from which it is taken
+    data_dir,           # root of the data that are evaluated
+    split: str,         # and their split
+    smoothing: int = 0, # and how their scores are smoothed
+) -> list:              # sentences for the reader; empty for numbers
+    "What a reader should know about a threshold and a temperature that come from another run."
+    notes = []
+    for name, path in ((k, project_path(v)) for k, v in given.items() if isinstance(v, str)):
+        fitted, beside = json.loads(path.read_text(encoding='utf-8')), path.with_name('settings.json')
+        about = json.loads(beside.read_text(encoding='utf-8')).get('parameters', {}) if beside.exists() else {}
+        same_data = project_path(about.get('data_dir', data_dir)).resolve() == project_path(data_dir).resolve()
+        if fitted.get('split') == split and same_data:
+            notes.append(f'the {name} was chosen on these very rows ({given[name]} is of the same split), so what depends on it flatters')
+        if name == 'threshold' and (fitted.get('smoothing') or 0) != smoothing:
+            notes.append(f'the threshold was chosen on scores with smoothing {fitted.get("smoothing") or 0}, '
+                         f'here it is {smoothing}: it may not fit')
+    return notes
 
 # %% ../nbs/10_evaluation.ipynb #segment-metrics
 def _runs(flags, broken):

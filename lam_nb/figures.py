@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LOOKING', 'NOT_LOOKING', 'DARK', 'GREY', 'PALE', 'COLOURS', 'NAMES', 'SPLIT_COLOURS', 'COLUMN', 'PAGE', 'STYLE',
-           'RUN_STYLES', 'KINDS', 'set_style', 'training_curves', 'precision_recall', 'roc', 'precision_recall_of',
-           'training_curves_of', 'confusion_matrix', 'score_histogram', 'calibration', 'contact_sheet', 'timeline',
-           'confident_rows', 'row_caption', 'gallery', 'face_sizes', 'track_lengths', 'positives', 'intervals',
-           'slices', 'around_borders', 'differences']
+           'RUN_STYLES', 'KINDS', 'set_style', 'short_group', 'training_curves', 'precision_recall', 'roc',
+           'precision_recall_of', 'training_curves_of', 'confusion_matrix', 'score_histogram', 'calibration',
+           'contact_sheet', 'timeline', 'confident_rows', 'row_caption', 'gallery', 'face_sizes', 'track_lengths',
+           'positives', 'intervals', 'slices', 'around_borders', 'differences']
 
 # %% ../nbs/12_figures.ipynb #imports
 from functools import wraps
@@ -34,7 +34,8 @@ STYLE = {
     'ytick.labelcolor': DARK, 'axes.linewidth': 0.6, 'xtick.major.width': 0.6, 'ytick.major.width': 0.6, 'lines.linewidth': 1.4,
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
     'figure.facecolor': 'white', 'axes.facecolor': 'white', 'savefig.facecolor': 'white',
-    'figure.constrained_layout.use': True, 'figure.dpi': 110, 'svg.fonttype': 'none', 'pdf.fonttype': 42}
+    'figure.constrained_layout.use': True, 'figure.dpi': 110, 'svg.fonttype': 'none', 'pdf.fonttype': 42,
+    'text.parse_math': False}                                        # ids and names of runs are no formulas, whatever they hold
 
 
 def set_style() -> None:
@@ -77,6 +78,21 @@ def _end_labels(ax, entries, gap=0.09):
     for i in reversed(range(len(at))): at[i] = min(at[i], 1 - gap * (len(at) - 1 - i))
     for y, (_, text, colour) in zip(at, entries):
         ax.annotate(text, (1, y), xytext=(4, 0), xycoords='axes fraction', textcoords='offset points', va='center', color=colour)
+
+# %% ../nbs/12_figures.ipynb #short-group
+def _legend(ax, lines, names, **options):
+    "A legend with these names as they are, also those that begin with an underscore."
+    legend = ax.legend(lines, [f'{i}' for i in range(len(lines))], frameon=False, **options)
+    for text, name in zip(legend.get_texts(), names): text.set_text(name)
+
+
+def short_group(
+    group,   # name of a group of rows: a class, a clip, or 'clip, person 3'
+) -> str:
+    "A group's name, short enough for an axis."
+    text = str(group)
+    head, comma, rest = text.partition(', ')
+    return text if len(text) <= 24 else f'{head[:8]}…, {rest[:20]}' if comma else f'{head[:12]}…'
 
 # %% ../nbs/12_figures.ipynb #lacking
 def _lacking(predictions, both=True):
@@ -205,13 +221,14 @@ def precision_recall_of(
     if not runs or any(reasons.values()):
         _not_defined(ax, next((f'{name}: {why}' for name, why in reasons.items() if why), 'no run'))
         return fig
+    names = []
     for name, (colour, dashes) in _run_styles(runs).items():
         labels, scores = _arrays(runs[name])
         recall, _, precision = precision_recall_points(labels, scores)
         grows = np.diff(recall, prepend=0) > 0
-        ax.plot(*_thin(np.r_[0, recall[grows]], np.r_[precision[0], precision[grows]]), color=colour, linestyle=dashes,
-                label=f'{name}: AP {average_precision(labels, scores):.3f}')
-    ax.legend(frameon=False, loc='lower left', handlelength=3.2)
+        ax.plot(*_thin(np.r_[0, recall[grows]], np.r_[precision[0], precision[grows]]), color=colour, linestyle=dashes)
+        names.append(f'{name}: AP {average_precision(labels, scores):.3f}')
+    _legend(ax, ax.lines, names, loc='lower left', handlelength=3.2)
     return fig
 
 # %% ../nbs/12_figures.ipynb #several-histories
@@ -221,16 +238,17 @@ def training_curves_of(
 ) -> plt.Figure:
     "Loss and mAP after every epoch, for several trainings: the training loss thin, the validation loss thick."
     fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.4))
+    names = []
     for name, (colour, dashes) in _run_styles(histories).items():
         table = histories[name].apply(pd.to_numeric, errors='coerce')
         for ax, column, width in ((left, 'train_loss', 0.7), (left, 'val_loss', 1.5), (right, 'mAP', 1.5)):
             if column in table and table[column].notna().any():
-                ax.plot(table['epoch'], table[column], color=colour, linestyle=dashes, linewidth=width, marker='o', markersize=2,
-                        label=name if column == 'mAP' else None)
+                ax.plot(table['epoch'], table[column], color=colour, linestyle=dashes, linewidth=width, marker='o', markersize=2)
+                if ax is right: names.append(name)
     for ax, what in ((left, 'a loss'), (right, 'a mAP')):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if not ax.lines: _not_defined(ax, f'no epoch has {what}')
-    if right.lines: right.legend(frameon=False, handlelength=3.2)
+    if right.lines: _legend(right, right.lines, names, handlelength=3.2)
     left.set(xlabel='epoch', ylabel='loss (thin: train, thick: val)')
     right.set(xlabel='epoch', ylabel='mAP on val')
     return fig
@@ -310,6 +328,7 @@ def calibration(
     ax.plot(mean, share, color=LOOKING, marker='o', markersize=3.5)
     below.bar((np.arange(bins) + 0.5) / bins, n, 0.92 / bins, color=GREY)
     below.set_yscale('log')
+    below.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f'{v:,.0f}'))
     below.set_ylim(bottom=0.7)
     _key(ax, (f'mean error {np.average(np.abs(mean - share), weights=n[used]):.3f}', LOOKING))
     return fig
@@ -449,7 +468,7 @@ def row_caption(
     return f'score {row.score:.3f}, {label}\n{str(row.clip_uid)[:8]}, {str(row.track_id)[:20]}, frame {row.frame}'
 
 # %% ../nbs/12_figures.ipynb #gallery
-def _row_timeline(ax, track, row, threshold=0.5, reach=45):
+def _row_timeline(ax, track, row, threshold, reach=45):
     "A small timeline of the frames around a row: score, labelled looks, the row's own frame."
     near = track[(track['frame'] - row['frame']).abs() <= reach]
     _draw_track(ax, near, threshold, words=False)
@@ -484,6 +503,7 @@ def gallery(
     columns: int = 2,   # strips a row
     rows=None,          # predictions table of the strips' rows; with `predictions` a small timeline stands below each strip
     predictions=None,   # the table that the timelines are taken from
+    threshold: float = 0.5,   # drawn in the timelines
 ) -> plt.Figure:
     "Rows as strips of their window's faces, centre frame marked, with the score around that moment."
     if len(strips) != len(captions):
@@ -501,7 +521,8 @@ def gallery(
         if timed:
             row = rows.iloc[i]
             own = (predictions['clip_uid'] == row['clip_uid']) & (predictions['track_id'] == row['track_id'])
-            _row_timeline(fig.add_subplot(grid[i // columns * parts + 1, i % columns]), predictions[own].sort_values('frame'), row)
+            ax = fig.add_subplot(grid[i // columns * parts + 1, i % columns])
+            _row_timeline(ax, predictions[own].sort_values('frame'), row, threshold)
     if not len(strips):
         ax = fig.add_subplot(grid[0])
         ax.set_axis_off()
@@ -631,8 +652,7 @@ def slices(
     notes = [f'{p:,} of {n:,} looking' for n, p in zip(table.n_rows, table.n_positive)]
     chance = _chance(table, metric)
     ax.plot(chance, np.arange(len(table)), '|', color=GREY, markersize=7, markeredgewidth=1.4)
-    names = [g if len(g) <= 24 else f'{g[:12]}…' for g in map(str, table.index)]           # a clip's uid would leave no room for the axes
-    _dots(ax, names, table[metric], low, high, notes)
+    _dots(ax, [short_group(g) for g in table.index], table[metric], low, high, notes)
     if np.isfinite(chance).any(): ax.set_xlim(0, 1.01)
     return fig
 

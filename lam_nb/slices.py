@@ -67,7 +67,7 @@ def row_facts(
         face_size=np.sqrt(area), sharpness=np.nan, brightness=np.nan, head_angle=np.nan,
         track_length=p.groupby(['clip_uid', 'track_id'])['frame'].transform('size').astype(float),
         border=border_distance(p).abs(), box=np.where(p['interpolated'], 'interpolated', 'annotated'),
-        person=np.where(p['person_id'].astype(str) == '', None, clip.str[:8] + ', person ' + p['person_id'].astype(str)), clip=clip))
+        person=np.where(p['person_id'].astype(str) == '', None, clip + ', person ' + p['person_id'].astype(str)), clip=clip))
     facts.loc[area.isna(), 'box'] = None                              # challenge crops have no box
     if faces_dir is not None: facts[['sharpness', 'brightness']] = picture_facts(faces_dir, p, limit)
     if pose is not None: facts['head_angle'] = head_angles(pose, p)

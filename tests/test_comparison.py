@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
-                               read_runs, results_table, shared_rows, write_results)
+                               read_runs, results_table, run_settings, shared_rows, write_results)
 from lam_nb.evaluation import bootstrap_by_clip, lam_metrics, write_official
 from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.models import BaselineLSTM, save_checkpoint
@@ -100,6 +100,13 @@ def test_only_settings_that_differ_are_shown(two, tmp_path):
     assert {'checkpoint', 'training: lr'} <= set(different_settings(runs).index) and training.exists()
 
 
+def test_an_ensemble_is_known_by_its_members(two, tmp_path):
+    for name, seed in (('s1', 1), ('s2', 2)): make_training(tmp_path / name, seed=seed, lr=.1)
+    members = [str(tmp_path / name / 'checkpoints/best.pt') for name in ('s1', 's2')]
+    known = run_settings(read_runs([make_run(tmp_path / 'both', table(), checkpoint='other/best.pt', checkpoints=members)])[0])
+    assert known['training: seed'] == [1, 2] and known['training: lr'] == .1 and 'checkpoint' not in known
+
+
 def test_differences_and_disagreements(two):
     tables = shared_rows(read_runs(two))
     apart = differences_of(tables, 100)['b']
@@ -126,11 +133,12 @@ def test_results_tables_state_their_units(tmp_path):
     body = [line for line in text.splitlines() if line.endswith('\\\\')]
     assert len(body) == 4 and all(line.replace(r'\&', '').count('&') == 4 for line in body)
     assert text.count(r'\toprule') == text.count(r'\midrule') == text.count(r'\bottomrule') == 1 and text.count('{') == text.count('}')
+    for file in write_results(results, tmp_path / 'cut', threshold=0.37): assert 'accuracy at 0.37' in file.read_text()
     value = 100 * lam_metrics(table())['mAP']
     assert f'{value:.2f} {{\\scriptsize [' in text and f'| {value:.2f} [' in lines[2]
 
 
-@pytest.mark.parametrize('text, latex', [('a_b', r'a\_b'), ('50%', r'50\%'), ('a\nb', 'a b'), ('{}', r'\{\}'),
+@pytest.mark.parametrize('text, latex', [('a_b', r'a\_b'), ('50%', r'50\%'), ('a\nb', 'a b'), ('{}', r'\{\}'), ('"a"', "''a''"),
                                          ('x^2~y', r'x\textasciicircum{}2\textasciitilde{}y')])
 def test_latex_is_escaped(text, latex):
     assert latex_text(text) == latex
@@ -170,7 +178,9 @@ def test_compare_notebook(two, tmp_path):
     assert 'Who is right where they disagree?' in html and len(html) < 300_000
     with pytest.raises(pm.PapermillExecutionError, match='1 evaluations and 1 trainings'):
         run('compare', tmp_path / 'few', runs=[str(two[0]), str(training)])
-    assert not (tmp_path / 'few' / 'settings.json').exists()
+    with pytest.raises(pm.PapermillExecutionError, match='at most 6 of a kind'):
+        run('compare', tmp_path / 'many', runs=[str(make_run(tmp_path / f'r{i}', table())) for i in range(7)])
+    assert not (tmp_path / 'few' / 'settings.json').exists() and not (tmp_path / 'many' / 'settings.json').exists()
 
 
 @pytest.fixture(scope='module')
@@ -196,6 +206,43 @@ def test_evaluate_notebook_on_one_class(one_class, tmp_path):
     html = (out / 'report.html').read_text()
     assert 'not defined' in html and 'Not known of these rows' in html and 'none of the' in html
     assert 'no row is labelled looking' in (out / 'figures' / 'precision_recall.svg').read_text()            # drawn, and in words
+
+
+def test_nothing_of_an_earlier_run_is_left(one_class, tmp_path):
+    out = tmp_path / 'val'
+    out.mkdir()
+    left = 'predictions.parquet gt.csv pred.csv submission.json slices.csv error_runs.csv results.csv results.md results.tex report.html'
+    for name in left.split(): (out / name).write_text('old')
+    write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
+    write_json(out / 'settings.json', dict(parameters=dict(data_dir=str(one_class))))
+    own = dict(threshold=str(out / 'metrics.json'), temperature=str(out / 'metrics.json'))
+    with pytest.raises(pm.PapermillExecutionError): run('evaluate', out, data_dir=str(one_class), checkpoint='no.pt', **own)
+    assert not [name for name in [*left.split(), 'metrics.json'] if (out / name).exists()]
+    write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
+    metrics = json.loads((run('evaluate', out, data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'), **own)
+                          / 'metrics.json').read_text())
+    assert metrics['temperature'] == 2 and abs(metrics['threshold'] - 1 / (1 + (.6 / .4) ** .5)) < 1e-6
+    assert sum('these very rows' in note for note in metrics['notes']) == 2
+
+
+def test_evaluate_notebook_without_the_folder_of_crops(sample, tmp_path):
+    "A cut-down machine: stores only. One frame has two crops."
+    root = tmp_path / 'data'
+    shutil.copytree(sample / 'videos_challenge', root / 'videos_challenge')
+    crop = next((root / 'videos_challenge').glob('*/*/*.jpg'))
+    shutil.copy(crop, crop.with_name(f'{crop.name.split("_")[0]}_{"f" * 32}.jpg'))
+    settings = PrepareSettings(image_size=32, workers=1)
+    crops = split_faces(root, 'test', settings)[0]
+    prepare_faces({'test': crops}, root, root / 'faces', settings)
+    save_checkpoint(root / 'fresh.pt', BaselineLSTM(), image_size=32)
+    shutil.rmtree(root / 'videos_challenge')
+    given = dict(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), split='test')
+    out = run('evaluate', tmp_path / 'test', **given)
+    assert len(json.loads((out / 'submission.json').read_text())['results']) == len(crops)
+    assert 'compared with the face stores only' in (out / 'report.html').read_text()
+    with pytest.raises(pm.PapermillExecutionError, match='expected 1 for split = test'):
+        run('evaluate', tmp_path / 'few', **given, stride=2)
+    assert not (tmp_path / 'few' / 'settings.json').exists()
 
 
 def test_an_empty_split_is_an_error(one_class, tmp_path):

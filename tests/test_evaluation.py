@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, border_distance, border_profile, bootstrap_by_clip,
                                check_submission, compare_by_clip, error_runs, lam_metrics, make_submission, metrics_by, operating_points,
-                               read_official, read_submission, resample_clips, segment_metrics, tie_range, with_truth, write_official,
-                               write_submission)
+                               read_official, read_submission, resample_clips, segment_metrics, threshold_at, tie_range, with_truth,
+                               write_official, write_submission)
 
 HERE = Path(__file__).parent
 MINI = HERE.parents[1] / 'shared' / 'ego4d_mini'
@@ -305,6 +305,8 @@ def test_a_user_s_own_labels_of_the_crops(tmp_path):
                           (['video,unique_id,track,frame,label', *lines], 'without header'),
                           ([line.rsplit(',', 1)[0] for line in lines], 'has 4 columns, expected 5')):
         with pytest.raises(ValueError, match=message): scored(rows)
+    with pytest.raises(ValueError, match='1 of 40 rows have another frame in the truth'):
+        scored([lines[0].replace(f',{t.frame[0]},', ',77,'), *lines[1:]])
     with pytest.warns(UserWarning, match='1 of 41 rows repeat'): assert scored([*lines, lines[3]])['n_rows'] == 40
 
 
@@ -316,7 +318,9 @@ def test_a_submission_is_held_against_the_crops():
         '1 entries for which there is no crop'),
                            ([*whole['results'], whole['results'][0]], '1 entries that repeat an earlier one'),
                            ([], '40 of 40 crops have no entry'), ([None, *whole['results']], '1 entries without exactly the fields'),
-                           ([{**r, 'score': round(r['score'], 3)} for r in whole['results']], 'rounded to 3 digits')):
+                           ([{**r, 'score': round(r['score'], 3)} for r in whole['results']], 'rounded to 3 digits'),
+                           ([{**r, 'score': round(r['score'], 6)} for r in whole['results']], 'rounded to 6 digits'),
+                           ([{**r, 'score': float(np.float16(r['score']))} for r in whole['results']], 'numbers of 16 bits')):
         assert words in ' | '.join(check_submission({**whole, 'results': results}, t))
     assert check_submission(whole, t.sample(frac=1, random_state=0)) == []
     assert 'there are no crops' in check_submission({**whole, 'results': []}, t[:0])[0]
@@ -350,3 +354,11 @@ def test_stable_order_of_ties():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert lam_metrics(table([1, 0, 1], [0.0, 0.0, 1.0]))['AP_looking'] == 1.0
+
+
+@given(st.floats(-12, 12), st.floats(0.05, 20), st.floats(0.05, 20))
+def test_a_threshold_parts_the_same_rows_at_another_temperature(logit, found_at, temperature):
+    logits = logit + np.array([-1, -0.01, 0, 0.01, 1])
+    score = lambda t: 1 / (1 + np.exp(-logits / t))
+    cut = threshold_at(score(found_at)[2], found_at, temperature)
+    assert abs(cut - score(temperature)[2]) < 1e-8 and (np.delete(score(temperature) - cut, 2) * [-1, -1, 1, 1] > -1e-8).all()

@@ -214,6 +214,15 @@ def test_several_runs_can_be_told_apart_without_colour():
     assert 'no epoch has a mAP' in words(F.training_curves_of({'b': HISTORY[['epoch', 'train_loss']]}))
 
 
+def test_names_are_drawn_as_they_are():
+    runs = {'_first': P, 'lr $x_1$ and $': P}
+    legend = F.precision_recall_of(runs).axes[0].get_legend()
+    assert [t.get_text().split(':')[0] for t in legend.get_texts()] == list(runs)
+    svg = as_svg(F.precision_recall_of(runs)).decode() + as_svg(F.training_curves_of(dict.fromkeys(runs, HISTORY))).decode()
+    assert svg.count('>_first') == 2 and svg.count('>lr $x_1$ and $') == 2
+    for fig in (F.calibration(P), F.face_sizes(dict(val=P))): assert 'mathdefault' not in as_svg(fig).decode()
+
+
 def test_differences_show_what_is_sure():
     better = P.assign(score=0.5 * P.score + 0.5 * P.label)
     fig = F.differences({'b': compare_by_clip(P, better, 50), 'same': compare_by_clip(P, P, 20)}, 'a')
@@ -242,8 +251,8 @@ def test_slices_show_chance_and_intervals():
 def test_gallery_with_timelines():
     rows = F.confident_rows(P, 3, 'wrong')
     strips = [np.full((7, 20, 18, 3), 90, dtype=np.uint8)] * 3
-    fig = F.gallery(strips, ['a', 'b', 'c'], rows=rows, predictions=P)
-    assert len(fig.axes) == 6
+    fig = F.gallery(strips, ['a', 'b', 'c'], rows=rows, predictions=P, threshold=0.3)
+    assert len(fig.axes) == 6 and any(list(line.get_ydata()) == [0.3, 0.3] for line in fig.axes[1].lines)
     dot = [line.get_data() for line in fig.axes[1].lines if len(line.get_xdata()) == 1][-1]
     assert dot[0][0] == rows.frame.iloc[0] and dot[1][0] == rows.score.iloc[0]
     assert 'no such row' in words(F.gallery([], [], rows=rows[:0], predictions=P))

@@ -49,6 +49,11 @@ def test_what_is_not_known_is_left_out(predictions):
     assert 'border' not in one and one['clip'].AP_looking.isna().all() and (one['clip'].n_rows > 0).all()
 
 
+def test_persons_of_clips_that_begin_alike_are_told_apart(predictions):
+    rows = predictions.assign(clip_uid='0d42b229-' + predictions.clip_uid, person_id='1')
+    assert row_facts(rows).person.nunique() == rows.clip_uid.nunique()
+
+
 def test_head_angles(predictions):
     pose = predictions[['clip_uid', 'track_id', 'frame']].assign(yaw=30., pitch=0.)[:-3]
     angles = head_angles(pose.sample(frac=1, random_state=0), predictions)
