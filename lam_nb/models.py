@@ -9,6 +9,7 @@ __all__ = ['MODELS', 'normalise', 'FaceTrunk', 'BaselineLSTM', 'GazeLSTM', 'read
 # %% ../nbs/08_models.ipynb #imports
 import hashlib, math, re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,18 @@ from .runs import atomic_path
 # %% ../nbs/08_models.ipynb #normalise
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, red green blue
 
+@cache
+def _constants(device):
+    "Mean and standard deviation on a device, made once: a GPU would have to be waited for each time."
+    with torch.inference_mode(False): return [torch.tensor(v, device=device).view(3, 1, 1) for v in (_MEAN, _STD)]
+
 def normalise(
     images: torch.Tensor, # (..., H, W, 3) uint8, RGB
 ) -> torch.Tensor: # (..., 3, H, W) float32 on the same device; channels_last in memory
     "Bytes to the floats that the models take."
     if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-1] != 3:
         raise ValueError(f'normalise got {images.dtype} of shape {tuple(images.shape)}: expected uint8 of shape (..., H, W, 3), RGB.')
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (_MEAN, _STD))
+    mean, std = _constants(images.device)
     return images.movedim(-1, -3).float().div_(255).sub_(mean).div_(std)  # (..., 3, H, W)
 
 # %% ../nbs/08_models.ipynb #trunk

@@ -221,8 +221,9 @@ def _joined(fn, *args):
     if cuda: torch.cuda.set_device(local)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ['LOCAL_WORLD_SIZE'])))
     dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1), device_id=torch.device('cuda', local) if cuda else None)
-    try: return record(fn)(*args)
-    finally: dist.destroy_process_group()
+    result = record(fn)(*args)
+    dist.destroy_process_group()                                 # not after an error: NCCL would wait for the others, who wait for this one
+    return result
 
 # %% ../nbs/00_runs.ipynb #handlers
 @contextmanager

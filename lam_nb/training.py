@@ -29,7 +29,7 @@ import yaml
 from IPython.display import HTML, display
 from markupsafe import escape
 from matplotlib.figure import Figure
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -89,7 +89,7 @@ class TrainSettings(Settings):
     compile: bool = False                                             # torch.compile: slow to start, then faster
     deterministic: bool = False                                       # only algorithms that repeat to the last bit
     seed: int = Field(0, ge=0)
-    seeds: list[int] | None = None                                    # instead of seed: several runs, in <out_dir>/seed-N
+    seeds: list[NonNegativeInt] | None = None                         # instead of seed: several runs, in <out_dir>/seed-N
 
 # %% ../nbs/11_training.ipynb #epoch-order
 def epoch_order(
@@ -542,6 +542,8 @@ def train_epoch(
             if stop: raise Stopped(_farewell(everyones(asked, run.group), run, len(batches)))
             progress.update(len(label) * size, _note(run))
             ready = time.monotonic()
+        if anyone(bool(asked), run.group):                                          # it came after the last batch, which is saved
+            raise Stopped(_farewell(everyones(asked, run.group), run, len(batches)))
 
 # %% ../nbs/11_training.ipynb #score-loss
 def score_loss(
@@ -665,6 +667,8 @@ def finish_run(
     seconds: float, # wall time since this start
 ) -> dict: # what metrics.json holds
     "Writes metrics.json: the best epoch's figures and what the training cost."
+    if not run.validated:
+        raise ValueError(f'{run.epoch} epochs are done and none was validated: set val_every to {run.epoch} or less, or more epochs')
     best = max(run.validated, key=lambda h: h['mAP'])
     metrics = dict(best, epochs=run.epoch, n_train_windows=n_windows, seconds=seconds,
                    best_checkpoint=str(run.out / 'checkpoints' / 'best.pt'), processes=rank_and_size()[1],
@@ -683,7 +687,8 @@ def status_writer(
     def say(line):
         if run.loss_steps: points.append([run.epoch + min(run.step * a_step, 1), run.loss_sum / run.loss_steps])
         if len(points) > 400: del points[::2]
-        write_json(run.out / 'status.json', dict(line=line, losses=points))
+        try: write_json(run.out / 'status.json', dict(line=line, losses=points))
+        except OSError: pass                                     # it is for looking at; what must be kept is saved elsewhere
         if not _in_lab(): print(line, flush=True)
     return say
 

@@ -161,6 +161,7 @@ def window_batches(
         parts = 2 * num_workers + 1
         room = _Room(windows, parts, max(map(len, batches)))
         tasks = [(i % parts, items) for i, items in enumerate(batches)]
+        one_thread()                                             # before the fork: a child cannot end OpenCV threads that it has not
         workers = iter(DataLoader(room, batch_size=None, sampler=tasks, collate_fn=int, num_workers=num_workers, prefetch_factor=2,
                                   worker_init_fn=_begin_worker, multiprocessing_context='fork', generator=torch.Generator()))
         filled = ((room.images[part, :len(items)], items) for part, (_, items) in zip(workers, tasks))
