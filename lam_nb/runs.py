@@ -334,9 +334,9 @@ p { max-width: 46rem; white-space: pre-line } .lead { color: #57606a; margin-top
 .fact span { color: #57606a; font-size: .85rem }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem;
   font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-td, th { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
+td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
 .settings td { white-space: normal; overflow-wrap: anywhere } .settings td:first-child { white-space: nowrap; overflow-wrap: normal }
-th { color: #57606a; font-weight: 600 }
+th { color: #57606a; font-weight: 600; white-space: normal; vertical-align: bottom }
 .text, .settings td { text-align: left } td:first-child, th:first-child { padding-left: 0 }
 figure { display: inline-block; max-width: 100%; margin: .8rem 1.2rem .8rem 0; vertical-align: top }
 img { width: 100%; height: auto; display: block } figcaption, .caption { color: #57606a; font-size: .85rem; line-height: 1.4 }
