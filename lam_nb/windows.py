@@ -131,12 +131,14 @@ class _Room(Dataset):
         return part
 
 _GRACE = 30                                                 # seconds that a worker goes on after SIGTERM
+_ASKING = {signal.SIGINT, signal.SIGTERM}                   # they wait while workers start, until these can answer
 
 def _begin_worker(number):
     "One thread; Ctrl-C and SIGTERM, which often reach all processes, are first of all the reader's to answer."
     one_thread(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))      # so that the reader can finish what it does, and save
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
 
 # %% ../nbs/07_windows.ipynb #pinned
 def _pinned(batches, device):
@@ -162,8 +164,12 @@ def window_batches(
         room = _Room(windows, parts, max(map(len, batches)))
         tasks = [(i % parts, items) for i, items in enumerate(batches)]
         one_thread()                                             # before the fork: a child cannot end OpenCV threads that it has not
-        workers = iter(DataLoader(room, batch_size=None, sampler=tasks, collate_fn=int, num_workers=num_workers, prefetch_factor=2,
-                                  worker_init_fn=_begin_worker, multiprocessing_context='fork', generator=torch.Generator()))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING)
+        try:
+            loader = DataLoader(room, batch_size=None, sampler=tasks, collate_fn=int, num_workers=num_workers, prefetch_factor=2,
+                                worker_init_fn=_begin_worker, multiprocessing_context='fork', generator=torch.Generator())
+            workers = iter(loader)
+        finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
         filled = ((room.images[part, :len(items)], items) for part, (_, items) in zip(workers, tasks))
         ready = (as_tensors(dict(images=images, **windows.known(items))) for images, items in filled)
     return _pinned(ready, device) if device.type == 'cuda' else ready

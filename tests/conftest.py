@@ -13,6 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT.parent / 'shared' / 'ego4d_mini'
 
 
+@pytest.fixture(autouse=True)
+def environment():
+    "What a test, or a library in it, leaves in the environment (Dask: OMP_NUM_THREADS) does not reach the next test."
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope='session')
 def mini():
     "A small data set in Ego4D's layout with the official code's results, kept beside the repository by some."

@@ -144,6 +144,7 @@ import lam_nb.windows as W
 W._GRACE = 2
 windows = W.FaceWindows(sys.argv[1], sys.argv[2:])
 batches = W.window_batches(windows, [np.array([0, 1])] * 50, num_workers=2)
+for p in mp.active_children(): os.kill(p.pid, signal.SIGTERM)          # when they hardly live
 next(batches)
 for p in mp.active_children(): os.kill(p.pid, signal.SIGTERM)
 print(sum(len(next(batches)['item']) for _ in range(10)))
