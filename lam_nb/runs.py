@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', 'atomic_path', 'atomic_folder', 'write_json',
-           'duration', 'Progress', 'process_count', 'rank_and_size', 'launch', 'provenance', 'start_run', 'save_figure',
-           'write_report']
+           'duration', 'Progress', 'process_count', 'rank_and_size', 'stop_requests', 'Stopped', 'everyones', 'anyone',
+           'launch', 'provenance', 'start_run', 'save_figure', 'write_report']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, os, platform, shutil, signal, subprocess, tempfile, threading, time
+import ast, difflib, json, os, platform, re, shutil, signal, subprocess, tempfile, threading, time
 from base64 import b64encode
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -211,15 +211,55 @@ def rank_and_size() -> tuple[int, int]: # rank from 0, number of processes
     import torch.distributed as dist
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
+# %% ../nbs/00_runs.ipynb #stop-requests
+@contextmanager
+def stop_requests():
+    "Yields a list to which SIGINT and SIGTERM add their names while the body runs (in the main thread; elsewhere it stays empty)."
+    asked, before = [], {}
+    if threading.current_thread() is threading.main_thread():
+        note = lambda number, frame: asked.append(signal.Signals(number).name)
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try: yield asked
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+
+# %% ../nbs/00_runs.ipynb #stopped
+class Stopped(Exception): "Work that was asked to stop, and has saved its place."
+
+# %% ../nbs/00_runs.ipynb #everyones
+def everyones(
+    value, # of this process: anything that can be pickled
+    group=None, # of processes (gloo); None: this one is alone
+) -> list: # of all processes, by rank
+    "The values of all processes."
+    if group is None: return [value]
+    import torch.distributed as dist
+    values = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group)
+    return values
+
+# %% ../nbs/00_runs.ipynb #anyone
+def anyone(
+    asked: bool, # in this process
+    group=None, # of processes (gloo); None: this one is alone
+) -> bool: # the same in all processes
+    "Whether any of the processes says yes."
+    if group is None: return asked
+    import torch
+    import torch.distributed as dist
+    flag = torch.tensor(int(asked))
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group)
+    return bool(flag)
+
 # %% ../nbs/00_runs.ipynb #joined
 def _joined(fn, *args):
     "Runs in each spawned process: joins the process group, runs `fn`, leaves the group."
     import torch
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing.errors import record
-    local, cuda = int(os.environ['LOCAL_RANK']), torch.cuda.is_available()
+    local, here, cuda = int(os.environ['LOCAL_RANK']), int(os.environ['LOCAL_WORLD_SIZE']), torch.cuda.is_available()
     if cuda: torch.cuda.set_device(local)
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ['LOCAL_WORLD_SIZE'])))
+    if here > 1: torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1), device_id=torch.device('cuda', local) if cuda else None)
     result = record(fn)(*args)
     dist.destroy_process_group()                                 # not after an error: NCCL would wait for the others, who wait for this one
@@ -236,6 +276,26 @@ def _kept_handlers():
         if threading.current_thread() is threading.main_thread():
             for s, handler in before.items(): signal.signal(s, handler)
 
+@contextmanager
+def _plain_stops():
+    "Turns what the launcher raises after a signal into `Stopped`."
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    try: yield
+    except SignalException as e:
+        raise Stopped(f'stopped by {signal.Signals(e.sigval).name}; its processes had time to save their place: '
+                      'the same command goes on from there') from None
+    except ChildFailedError as e:
+        told = re.search(r'\bStopped: (.*)', str(e.get_first_failure()[1].message))
+        if not told: raise
+        raise Stopped(told[1]) from None
+
+# %% ../nbs/00_runs.ipynb #headless
+def _headless():
+    "Whether a program such as papermill runs this notebook, with no person watching."
+    from IPython import get_ipython
+    return hasattr(get_ipython(), 'kernel') and not _in_lab()
+
 # %% ../nbs/00_runs.ipynb #launch
 def launch(
     fn, # a function importable from a module (processes are spawned: a notebook's own function cannot travel)
@@ -243,6 +303,7 @@ def launch(
     num_processes: int = 0, # on each machine; 0: every GPU, or one process without one
     num_nodes: int = 1, # machines that work together
     rdzv_endpoint: str = '', # host:port where several machines meet
+    apart: bool = False, # in a headless notebook, a single process is a new one too, which outlives the kernel to save its place
 ): # what `fn` returns in the process of rank 0; None on the machines where that process is not
     "Runs `fn(*args)` in `num_processes` processes on each machine, joined in a process group."
     import torch
@@ -250,7 +311,7 @@ def launch(
     n, gpus = process_count(num_processes), torch.cuda.device_count()
     if num_nodes > 1 and not rdzv_endpoint:
         raise ValueError(f'num_nodes = {num_nodes} needs rdzv_endpoint: host:port of one of the machines, the same on all')
-    if n == num_nodes == 1: return fn(*args)
+    if n == num_nodes == 1 and not (apart and _headless() and fn.__module__ != '__main__'): return fn(*args)
     if 0 < gpus < n:
         raise ValueError(f'num_processes = {n}, but this machine has {gpus} GPU{"s" * (gpus > 1)}: give at most {gpus}, '
                          'or set CUDA_VISIBLE_DEVICES="" to run on the CPU')
@@ -259,7 +320,7 @@ def launch(
     config = LaunchConfig(
         min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
         rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn')
-    with _kept_handlers(): return elastic_launch(config, _joined)(fn, *args).get(0)
+    with _kept_handlers(), _plain_stops(): return elastic_launch(config, _joined)(fn, *args).get(0)
 
 # %% ../nbs/00_runs.ipynb #git
 def _git(*args):

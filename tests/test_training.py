@@ -14,6 +14,7 @@ import yaml
 from conftest import ROOT
 
 from lam_nb import runs, training
+from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.training import Stopped, TrainSettings, live_display, main, train, train_process
@@ -105,6 +106,17 @@ STATEFUL = dict(save_every=1, ema=.9, jitter=.1, colour=.2, blur=1., weight_deca
 def finished(folder): return read_checkpoint(folder / 'checkpoints/last.pt')
 
 
+def same_training(s, one, other):
+    "Two runs with settings `s` in these folders ended alike, to the last bit: weights, history, and predictions of the best epoch."
+    assert same(finished(one), finished(other))
+    columns = ['epoch', 'train_loss', 'val_loss', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'lr']
+    pd.testing.assert_frame_equal(*(pd.read_csv(folder / 'history.csv')[columns] for folder in (one, other)), check_exact=True)
+    options = dict(data_dir=s.data_dir, stride=s.val_stride, num_workers=0, num_processes=1, precision=s.precision)
+    scores = [predict_split(EvaluateSettings(checkpoint=str(f / 'checkpoints/best.pt'), **options)) for f in (one, other)]
+    assert len(scores[0]) > 20
+    pd.testing.assert_frame_equal(*scores, check_exact=True)
+
+
 @pytest.mark.parametrize('turn', range(3))
 def test_resume_at_random_batches_is_exact(whole, tmp_path, turn):
     "Two random deaths in the middle of batches, then to the end."
@@ -116,10 +128,33 @@ def test_resume_at_random_batches_is_exact(whole, tmp_path, turn):
         print(f'seed {seed}: dies after batch {count} of this start')
         train_until(s.model_dump(), 'train_step', count, die)
     train(s)
-    assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
-    columns = ['train_loss', 'val_loss', 'mAP', 'lr']
-    tables = [pd.read_csv(f'{folder}/history.csv')[columns] for folder in (whole.out_dir, tmp_path)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    same_training(s, runs.project_path(whole.out_dir), tmp_path)
+
+
+KILLED_AFTER = '''
+import os, signal, sys
+from lam_nb import training
+left, real = [int(sys.argv[1])], training.train_step
+def step(*args, **kwargs):
+    loss = real(*args, **kwargs)
+    left[0] -= 1
+    if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+    return loss
+training.train_step = step
+training.main(sys.argv[2:])
+'''
+
+
+def test_kill_9_at_a_random_batch(whole, tmp_path):
+    "The same command line, killed for good and started again, ends as if nothing had been."
+    s = whole.model_copy(update={'out_dir': str(tmp_path / 'run')})
+    file, = as_arguments(s, tmp_path)
+    count = random.randrange(1, 12)
+    print(f'dies after batch {count}')
+    done = subprocess.run([sys.executable, '-c', KILLED_AFTER, str(count), file], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    subprocess.run([sys.executable, '-m', 'lam_nb.training', file], cwd=ROOT, check=True)
+    same_training(s, runs.project_path(whole.out_dir), tmp_path / 'run')
 
 
 KILLED_WHILE_SAVING = '''
@@ -139,9 +174,7 @@ training.main(sys.argv[1:])
 
 def test_kill_9_while_saving_keeps_the_last_checkpoint(whole, tmp_path):
     s = whole.model_copy(update={'out_dir': str(tmp_path / 'run')})
-    file = tmp_path / 'params.yaml'
-    file.write_text(yaml.safe_dump(s.model_dump(mode='json')))
-    done = subprocess.run([sys.executable, '-c', KILLED_WHILE_SAVING, str(file)], cwd=ROOT)
+    done = subprocess.run([sys.executable, '-c', KILLED_WHILE_SAVING, *as_arguments(s, tmp_path)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert finished(tmp_path / 'run')['step'] == 4              # the third checkpoint was cut off, the second is there
     assert len(os.listdir(tmp_path / 'run/checkpoints')) == 2
@@ -174,9 +207,29 @@ def test_a_full_disk_keeps_the_last_checkpoint(sample, tmp_path, monkeypatch):
 
 
 def test_epochs_may_grow_when_the_rate_is_constant(sample, tmp_path):
-    s = settings(sample, tmp_path, epochs=1, schedule='constant', warmup=0)
+    "And the file of the first weights need not be there any more."
+    first = training.new_run(settings(sample, tmp_path / 'first'), torch.device('cpu'))
+    training.save_run(first)
+    file = tmp_path / 'first/checkpoints/last.pt'
+    s = settings(sample, tmp_path, epochs=1, schedule='constant', warmup=0, checkpoint=str(file))
     train(s)
+    file.unlink()
     assert train(s.model_copy(update={'epochs': 2}))['epochs'] == 2
+
+
+def test_a_refused_resume_touches_nothing(sample, tmp_path):
+    s = settings(sample, tmp_path / 'run', epochs=1, seeds=[1, 2], train_stride=20)
+    main([*as_arguments(s, tmp_path)])
+    before = {f: f.read_bytes() for f in (tmp_path / 'run').rglob('*') if f.is_file()}
+    with pytest.raises(SystemExit, match='seed-1.*lr = 0.1, there 0.001'): main([*as_arguments(s, tmp_path), 'lr=0.1'])
+    assert before == {f: f.read_bytes() for f in (tmp_path / 'run').rglob('*') if f.is_file()}
+
+
+def as_arguments(s, folder):
+    "These settings for `main`."
+    file = folder / 'params.yaml'
+    file.write_text(yaml.safe_dump(s.model_dump(mode='json')))
+    return [str(file)]
 
 
 def test_other_versions_and_processes_are_named(sample, tmp_path, monkeypatch, capsys):
@@ -200,9 +253,13 @@ def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
     assert len(shown) == 1 and 'epoch 3 of 40, 1:00 h left' in shown[0] and len(shown[0]) < 30_000
 
 
-def test_the_command_line_refuses_what_does_not_fit(tmp_path):
+def test_the_command_line_refuses_what_does_not_fit(tmp_path, capsys):
     file = tmp_path / 'params.yaml'
     file.write_text('epochs: 2\nlearning_rate: 0.1\n')
     nowhere = str(tmp_path / 'x.yaml')
-    for arguments, words in [([], 'usage'), ([str(file)], 'learning_rate'), ([nowhere], 'no such file'), ([str(file), 'a'], 'usage')]:
+    main(['--help'])
+    assert 'weight_decay: 0.0' in capsys.readouterr().out
+    refused = [([], 'usage'), (['epoch=2'], 'did you mean .epochs'), (['--epochs', '2'], 'usage'), ([str(file)], 'learning_rate'),
+               ([nowhere], 'no such file'), ([str(file), 'a'], 'usage')]
+    for arguments, words in refused:
         with pytest.raises(SystemExit, match=words): main(arguments)

@@ -93,7 +93,7 @@ def test_ema_averages_the_weights_and_is_what_is_saved(sample, tmp_path, batch):
         gradients_of(run, [(*batch, WEIGHTS)])
         now, decay = run.model.state_dict()[name].clone(), min(.9, (1 + n) / (10 + n))
         mean = now if mean is None else mean * decay + now * (1 - decay)
-    assert torch.allclose(run.average.module.state_dict()[name], mean, atol=1e-7) and not torch.equal(mean, now)
+    assert torch.allclose(run.average.state_dict()[name], mean, atol=1e-7) and not torch.equal(mean, now)
     train(settings(sample, tmp_path, epochs=1, ema=.9))
     saved = finished(tmp_path)
     assert not torch.equal(saved['state_dict'][name], saved['raw'][name])

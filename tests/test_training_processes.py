@@ -1,5 +1,6 @@
 "Several processes, on one machine or two: the same training, exact resume, signals, errors; Slurm jobs that are interrupted."
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,9 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-import yaml
 from conftest import ROOT
-from test_training import STATEFUL, finished, same, settings
+from test_training import STATEFUL, as_arguments, finished, same, same_training, settings
 
 from lam_nb import training
 from lam_nb.evaluation import lam_metrics
@@ -54,7 +54,41 @@ def test_two_processes_stop_together_and_resume_exactly(whole, sample, tmp_path)
         launch(train_and_signal, s.model_dump(), 0, 5, signal.SIGKILL, num_processes=2)
     assert finished(tmp_path)['epoch'] == 1
     train(s)
-    assert same(finished(Path(whole[0].out_dir)), finished(tmp_path))
+    same_training(s, Path(whole[0].out_dir), tmp_path)
+
+
+def test_two_processes_resume_exactly_after_random_kills(whole, tmp_path):
+    s, seed = whole[0].model_copy(update={'out_dir': str(tmp_path)}), random.randrange(10 ** 6)
+    chance = random.Random(seed)
+    for _ in range(2):
+        rank, count = chance.randrange(2), chance.randrange(1, 5)
+        print(f'seed {seed}: rank {rank} is killed at batch {count} of this start')
+        with pytest.raises(Exception, match='SIGKILL|exitcode: -9|Connection'):
+            launch(train_and_signal, s.model_dump(), rank, count, signal.SIGKILL, num_processes=2)
+    train(s)
+    same_training(s, Path(whole[0].out_dir), tmp_path)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_papermill_saves_first(sample, tmp_path, number):
+    "Papermill dies of it at once; the training goes on for as long as it needs to save its place."
+    s = settings(sample, tmp_path / 'run', epochs=1000, train_stride=1, val_stride=50, batch_size=1, save_every=10 ** 6)
+    command = ['-m', 'papermill', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'), '-f', *as_arguments(s, tmp_path), '--no-progress-bar']
+    mill = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    status, last = tmp_path / 'run/status.json', tmp_path / 'run/checkpoints/last.pt'
+    assert until(status.exists, 200) and mill.poll() is None
+    works, begin = psutil.Process(mill.pid).children(recursive=True), time.time()
+    mill.send_signal(number)
+    assert mill.wait(60) != 0 and until(lambda: not any(w.is_running() and w.status() != 'zombie' for w in works), 60)
+    n_batches = len(training.train_windows(s))
+    assert last.stat().st_mtime > begin or finished(tmp_path / 'run')['step'] in (0, n_batches)    # or it was just validating
+
+
+def until(condition, seconds):
+    "Whether it came true in so many seconds."
+    end = time.time() + seconds
+    while not condition() and time.time() < end: time.sleep(.1)
+    return condition()
 
 
 def test_metrics_are_those_of_the_saved_weights(whole, sample):
@@ -88,10 +122,9 @@ def free_port():
 def test_two_nodes_of_two_processes_give_the_training_of_four(sample, tmp_path):
     "torchrun twice on this machine, with one meeting point."
     s = settings(sample, tmp_path / 'four', epochs=1, num_processes=4, batch_size=4, save_every=100)
-    file, end = tmp_path / 'params.yaml', f'localhost:{free_port()}'
-    file.write_text(yaml.safe_dump(s.model_dump(mode='json')))
+    (file,), end = as_arguments(s, tmp_path), f'localhost:{free_port()}'
     node = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '2', '--rdzv-backend', 'c10d',
-            '--rdzv-endpoint', end, '-m', 'lam_nb.training', str(file), f'out_dir={tmp_path / "nodes"}']
+            '--rdzv-endpoint', end, '-m', 'lam_nb.training', file, f'out_dir={tmp_path / "nodes"}']
     quiet = dict(cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     nodes = [subprocess.Popen(node, **quiet) for _ in range(2)]
     logs = [n.communicate(timeout=240)[0] for n in nodes]
@@ -106,9 +139,7 @@ def test_a_slurm_job_that_is_interrupted_goes_on(sample, tmp_path):
     s = settings(sample, tmp_path / 'run', batch_size=4, save_every=1)
     job = submit_slurm(s, str(tmp_path / 'jobs'), cluster='local')
     last = tmp_path / 'run/checkpoints/last.pt'
-    for _ in range(600):
-        if last.exists() or job.done(): break
-        time.sleep(.1)
+    until(lambda: last.exists() or job.done(), 60)
     for task in psutil.Process(job._process.pid).children(): task.send_signal(signal.SIGUSR2)       # the time limit is near
     result, = job.result()
     assert result['epochs'] == 2 and 'Requeued job' in job.stdout() + (job.stderr() or '')
