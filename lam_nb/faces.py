@@ -54,7 +54,7 @@ def decode_face(
     if not data: return np.zeros((size, size, 3), np.uint8)
     face = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if face is None:
-        raise ValueError(f'a picture of {len(data)} bytes cannot be decoded; the face store is damaged: prepare this clip again')
+        raise ValueError(f'a picture of {len(data)} bytes cannot be decoded; the face store is damaged: delete it and prepare its clip again')
     return face if face.shape[0] == size else cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/05_faces.ipynb #challenge-faces
@@ -167,7 +167,8 @@ class ClipFaces:
         return None if value is None else memoryview(value)
 
     def picture(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
-        return decode_face(self.image(row), size or self.about['image_size'])
+        try: return decode_face(self.image(row), size or self.about['image_size'])
+        except ValueError as e: raise ValueError(f'{self.path}, row {row}: {e}') from None
 
 # %% ../nbs/05_faces.ipynb #note-unavailable
 def note_unavailable(

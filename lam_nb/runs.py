@@ -39,12 +39,12 @@ class Settings(BaseModel):
     @model_validator(mode='before')
     @classmethod
     def _mend(cls, values: dict):
-        "Texts `null` and `None` mean None; a text for a list is split at its commas (but `auto` stays)."
+        "Texts `null` and `None` mean None; a text for a list, in brackets or not, is split at its commas (but `auto` stays)."
         out = dict(values)
         for name, value in out.items():
             if value in ('null', 'None'): out[name] = None
             elif isinstance(value, str) and value != 'auto' and _is_list(cls, name):
-                out[name] = [v.strip() for v in value.split(',') if v.strip()]
+                out[name] = [v for part in value.strip(' []()').split(',') if (v := part.strip(' \'"'))]
         return out
 
 # %% ../nbs/00_runs.ipynb #check
