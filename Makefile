@@ -56,13 +56,17 @@ endef
 
 SPLITS := train,val,test
 BEST := $(DEMO)/train/checkpoints/best.pt
-demo: env  ## sample data -> face store -> trained model -> reports for val and test, in outputs/demo
+VAL := $(DEMO)/evaluate-val
+COMMA := ,
+demo: env  ## sample data -> face store -> trained model -> reports for val and test and a comparison, in outputs/demo
 	@rm -rf $(DEMO)
 	$(call run,prepare,prepare,-p splits $(SPLITS))
 	$(call run,train,train,-f nbs/recipes/sample.yaml)
 	$(call run,evaluate,evaluate-val,-p checkpoint $(BEST))
+	$(call run,evaluate,evaluate-flip,-p checkpoint $(BEST) -p flip true)
 	$(call run,evaluate,evaluate-test,-p checkpoint $(BEST) -p split test)
-	@$(BIN)/python scripts/show_runs.py $(DEMO)/prepare $(DEMO)/train $(DEMO)/evaluate-val $(DEMO)/evaluate-test
+	$(call run,compare,compare,-p runs $(VAL)$(COMMA)$(DEMO)/evaluate-flip)
+	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
 
 test: export MPLBACKEND = Agg
 test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)

@@ -190,13 +190,15 @@ def _usable(path):
     return max(part.stat().st_size - _STEP, 0) if part.is_file() and _etag_in(mark) else 0
 
 # %% ../nbs/03_download.ipynb #lock
+class _InUse(OSError): "Another process has this file in hand."
+
 def _lock(file, part):
     "Keeps a second process from writing the same part. (Where the file system knows no locks, nothing does.)"
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e: raise OSError(f'{part} is being written by another process') from e
+    except BlockingIOError as e: raise _InUse(f'{part} is being written by another process') from e
     except OSError: return
     if not part.exists() or part.stat().st_ino != os.fstat(file.fileno()).st_ino:
-        raise OSError(f'{part} has just been finished by another process')
+        raise _InUse(f'{part} has just been finished by another process')
 
 # %% ../nbs/03_download.ipynb #open-object
 def _to_disk(file):
@@ -287,11 +289,19 @@ def fetch_manifest(
     data_dir: str | Path, # root of the data
     kind: str, # 'clips' or 'full_scale'
 ) -> Path: # <data_dir>/<kind>/manifest.csv
-    "Downloads Ego4D's manifest of a kind. An older one of ours is replaced."
+    "Downloads Ego4D's manifest of a kind, or waits for another process that does. An older one of ours is replaced."
     _check_kind(kind)
     path = Path(data_dir) / kind / 'manifest.csv'
-    download_file(client, f's3://ego4d-consortium-sharing/public/v2/{kind}/manifest.csv', path, patience=0)
+    try: download_file(client, f's3://ego4d-consortium-sharing/public/v2/{kind}/manifest.csv', path, patience=0)
+    except _InUse:
+        if not _comes(path): raise
     return path
+
+def _comes(path, seconds=60):
+    "Whether another process finishes the file in so many seconds."
+    end = time.monotonic() + seconds
+    while not path.is_file() and time.monotonic() < end: time.sleep(.2)
+    return path.is_file()
 
 # %% ../nbs/03_download.ipynb #in-threads
 def _in_threads(fn, items, workers, stop=None, tick=lambda: None):

@@ -54,7 +54,7 @@ def decode_face(
     if not data: return np.zeros((size, size, 3), np.uint8)
     face = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if face is None:
-        raise ValueError(f'a picture of {len(data)} bytes cannot be decoded; the face store is damaged: delete it and prepare its clip again')
+        raise ValueError(f'{len(data)} bytes cannot be decoded: the face store is damaged; delete it and prepare its clip again')
     return face if face.shape[0] == size else cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/05_faces.ipynb #challenge-faces

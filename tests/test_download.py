@@ -447,6 +447,14 @@ def test_unwritable_place_and_another_run(rogue, tmp_path):
     assert table(rogue.client, tmp_path, ['busy']).status['busy'] == 'done'
 
 
+def test_a_manifest_that_another_process_fetches_is_awaited(rogue, tmp_path):
+    (tmp_path / 'clips').mkdir()
+    with open(tmp_path / 'clips/manifest.csv.part', 'ab') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(.5, lambda: (tmp_path / 'clips/manifest.csv').write_text('theirs')).start()
+        assert dl.fetch_manifest(rogue.client, tmp_path, 'clips').read_text() == 'theirs'
+
+
 def test_progress_in_megabytes(rogue, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dl.Progress, '_pause', lambda self: 0)
     monkeypatch.delenv('JPY_SESSION_NAME', raising=False)

@@ -91,7 +91,8 @@ def test_no_batches_no_workers(windows): assert list(window_batches(windows, [],
 def test_an_error_of_a_worker_reaches_the_reader(sample, tmp_path):
     windows = FaceWindows(sample / 'faces', split_clips(sample, 'train')[:1])
     windows.stores[0].image = lambda row: b'no picture'
-    with pytest.raises(ValueError, match=r'\.arrow, row \d+: .*face store is damaged'): list(window_batches(windows, [np.array([0])], num_workers=1))
+    with pytest.raises(ValueError, match=r'\.arrow, row \d+: .*face store is damaged'):
+        list(window_batches(windows, [np.array([0])], num_workers=1))
 
 
 def test_pinned_batches_are_copies_one_ahead(monkeypatch):
