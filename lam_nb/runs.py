@@ -149,9 +149,17 @@ def duration(
     return f'{s} s' if s < 60 else f'{s // 60}:{s % 60:02d} min' if s < 3600 else f'{s // 3600}:{s // 60 % 60:02d} h'
 
 # %% ../nbs/00_runs.ipynb #in-lab
+def _in_kernel():
+    "Whether this process runs a notebook."
+    from IPython import get_ipython
+    return hasattr(get_ipython(), 'kernel')
+
 def _in_lab():
-    "Whether a person watches this notebook in Jupyter (its server sets this for the kernels that it starts; papermill does not)."
-    return 'JPY_SESSION_NAME' in os.environ
+    "Whether a person watches this notebook in Jupyter."
+    if not _in_kernel(): return 'LAM_NB_WATCHED' in os.environ
+    try: inherited = b'JPY_SESSION_NAME=' in Path(f'/proc/{os.getppid()}/environ').read_bytes()
+    except OSError: inherited = False
+    return 'JPY_SESSION_NAME' in os.environ and not inherited
 
 # %% ../nbs/00_runs.ipynb #progress
 class Progress:
@@ -212,13 +220,18 @@ def rank_and_size() -> tuple[int, int]: # rank from 0, number of processes
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 # %% ../nbs/00_runs.ipynb #stop-requests
+def _ours_to_answer():
+    "Which of the signals that ask for an end nobody else answers (as submitit does) or ignores (as nohup does)."
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [s for s in asking if signal.getsignal(s) in (signal.SIG_DFL, signal.default_int_handler)]
+
 @contextmanager
 def stop_requests():
-    "Yields a list to which SIGINT and SIGTERM add their names while the body runs (in the main thread; elsewhere it stays empty)."
+    "Yields a list to which SIGINT, SIGTERM and SIGHUP add their names while the body runs (in the main thread; elsewhere it stays empty)."
     asked, before = [], {}
     if threading.current_thread() is threading.main_thread():
         note = lambda number, frame: asked.append(signal.Signals(number).name)
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, note) for s in _ours_to_answer()}
     try: yield asked
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
@@ -252,15 +265,18 @@ def anyone(
     return bool(flag)
 
 # %% ../nbs/00_runs.ipynb #joined
-def _joined(fn, *args):
-    "Runs in each spawned process: joins the process group, runs `fn`, leaves the group."
+def _joined(launcher, fn, *args):
+    "Runs in each process: joins the process group, runs `fn`, leaves the group. `launcher`: id of the process that must live, or None."
     import torch
     import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing.errors import record
     local, here, cuda = int(os.environ['LOCAL_RANK']), int(os.environ['LOCAL_WORLD_SIZE']), torch.cuda.is_available()
     if cuda: torch.cuda.set_device(local)
     if here > 1: torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)                 # joining does not listen to Python's handler
+    if launcher and os.getppid() != launcher: raise SystemExit('the process that started this one is gone')
     dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1), device_id=torch.device('cuda', local) if cuda else None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = record(fn)(*args)
     dist.destroy_process_group()                                 # not after an error: NCCL would wait for the others, who wait for this one
     return result
@@ -268,33 +284,36 @@ def _joined(fn, *args):
 # %% ../nbs/00_runs.ipynb #handlers
 @contextmanager
 def _kept_handlers():
-    "Puts the signal handlers back that the launcher replaces."
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    before = {s: signal.getsignal(s) for s in names}
+    "Puts the signal handlers back that the launcher replaces, and tells its processes whether a person watches."
+    before = {s: signal.getsignal(s) for s in _ours_to_answer()}
+    if _in_lab(): os.environ['LAM_NB_WATCHED'] = '1'
     try: yield
     finally:
+        os.environ.pop('LAM_NB_WATCHED', None)
         if threading.current_thread() is threading.main_thread():
             for s, handler in before.items(): signal.signal(s, handler)
 
 @contextmanager
 def _plain_stops():
-    "Turns what the launcher raises after a signal into `Stopped`."
+    "Turns what the launcher raises after a signal into `Stopped`, and what it raises when another machine is gone into plain words."
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
     try: yield
     except SignalException as e:
-        raise Stopped(f'stopped by {signal.Signals(e.sigval).name}; its processes had time to save their place: '
-                      'the same command goes on from there') from None
+        raise Stopped(f'stopped by {signal.Signals(e.sigval).name}: the same command goes on from what was saved last') from None
     except ChildFailedError as e:
         told = re.search(r'\bStopped: (.*)', str(e.get_first_failure()[1].message))
         if not told: raise
         raise Stopped(told[1]) from None
+    except RendezvousConnectionError as e:
+        raise ConnectionError(f'the machine at rdzv_endpoint does not answer ({e}): it has not started, or it was stopped. '
+                              'The same command, on all machines, goes on from what was saved last') from None
 
 # %% ../nbs/00_runs.ipynb #headless
 def _headless():
     "Whether a program such as papermill runs this notebook, with no person watching."
-    from IPython import get_ipython
-    return hasattr(get_ipython(), 'kernel') and not _in_lab()
+    return _in_kernel() and not _in_lab()
 
 # %% ../nbs/00_runs.ipynb #launch
 def launch(
@@ -307,7 +326,7 @@ def launch(
 ): # what `fn` returns in the process of rank 0; None on the machines where that process is not
     "Runs `fn(*args)` in `num_processes` processes on each machine, joined in a process group."
     import torch
-    if torch.distributed.is_torchelastic_launched(): return _joined(fn, *args)
+    if torch.distributed.is_torchelastic_launched(): return _joined(None, fn, *args)
     n, gpus = process_count(num_processes), torch.cuda.device_count()
     if num_nodes > 1 and not rdzv_endpoint:
         raise ValueError(f'num_nodes = {num_nodes} needs rdzv_endpoint: host:port of one of the machines, the same on all')
@@ -319,8 +338,9 @@ def launch(
     run_id = 'lam_nb' if num_nodes > 1 else f'lam_nb-{os.getpid()}-{time.monotonic_ns()}'
     config = LaunchConfig(
         min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
-        rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn')
-    with _kept_handlers(), _plain_stops(): return elastic_launch(config, _joined)(fn, *args).get(0)
+        rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn',
+        signals_to_handle=','.join(s.name for s in _ours_to_answer()))
+    with _kept_handlers(), _plain_stops(): return elastic_launch(config, _joined)(os.getpid(), fn, *args).get(0)
 
 # %% ../nbs/00_runs.ipynb #git
 def _git(*args):

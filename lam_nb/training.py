@@ -293,6 +293,7 @@ def check_resume(
     file = project_path(settings.out_dir) / 'checkpoints' / 'last.pt'
     if not settings.resume or saved is None and not file.exists(): return
     saved = saved or read_checkpoint(file)
+    if 'optimizer' not in saved: raise ValueError(f'{file} holds a model only, not the place of a training: move it away to begin anew')
     differ = changed_settings(settings.model_dump(), saved['settings'])
     if saved['data'] != data: differ.append('the training windows, which were made of other faces')
     if differ:
@@ -768,7 +769,8 @@ def _train_each(several):
 def _summarise(runs, out):
     "metrics.json of several seeds: that of the best one, and mean and standard deviation over all."
     best = runs.loc[runs.mAP.idxmax()].to_dict()
-    write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=spread(runs).to_dict('index')))
+    over = spread(runs).astype(object).where(spread(runs).notna(), None)                 # one seed has no standard deviation
+    write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=over.to_dict('index')))
 
 # %% ../nbs/12_training.ipynb #spread
 def spread(
@@ -850,4 +852,4 @@ class _SlurmTraining:
 
     def checkpoint(self, parameters):
         import submitit
-        return submitit.helpers.DelayedSubmission(self, parameters)
+        return submitit.helpers.DelayedSubmission(self, parameters | dict(resume=True))

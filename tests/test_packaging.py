@@ -145,8 +145,9 @@ def test_ci_script_is_sound():
     assert 'make test' in script.read_text()
 
 
-def test_demo_runs_the_three_notebooks():
+def test_demo_runs_every_run_notebook():
     steps = re.findall(r'\$\(call run,(\w+),([\w-]+),', MAKEFILE)
-    assert steps == [('prepare', 'prepare'), ('train', 'train'), ('evaluate', 'evaluate-val'), ('evaluate', 'evaluate-test')]
+    evaluations = [('evaluate', f'evaluate-{name}') for name in ('val', 'flip', 'test')]
+    assert steps == [('prepare', 'prepare'), ('train', 'train'), *evaluations, ('compare', 'compare')]
     assert all((ROOT / f'nbs/{notebook}.ipynb').exists() for notebook, _ in steps)
     assert all((ROOT / path).exists() for path in re.findall(r'-f (\S+\.yaml)', MAKEFILE))

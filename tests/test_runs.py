@@ -1,9 +1,15 @@
 "Runs: several processes, their errors, and files that are whole or absent."
 import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
+from conftest import ROOT
 
-from lam_nb.runs import Progress, atomic_path, launch, rank_and_size
+from lam_nb.runs import Progress, atomic_path, launch, rank_and_size, stop_requests
 
 
 def rank_or_fail(bad_rank):
@@ -36,3 +42,40 @@ def test_progress_is_sparse(capsys):
     with Progress(100_000, 'counting') as progress:
         for _ in range(100_000): progress.update()
     assert 1 <= capsys.readouterr().out.count('\n') <= 3
+
+
+def test_signals_that_others_answer_or_ignore_are_left_to_them():
+    heard, before = [], {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, lambda *_: heard.append('theirs'))           # as submitit
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)                               # as nohup
+    try:
+        with stop_requests() as asked:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): os.kill(os.getpid(), number)
+            time.sleep(.1)
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
+    assert heard == ['theirs'] and asked == ['SIGINT']
+
+
+@pytest.mark.parametrize('seconds', [0, 2, 5])
+def test_processes_do_not_outlive_a_launcher_that_is_killed(seconds):
+    "However early it dies."
+    code = 'import time; from lam_nb.runs import launch; launch(time.sleep, 600, num_processes=2)'
+    launcher, processes, end = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT), [], time.time() + 60
+    while len(processes) < 2 and time.time() < end:
+        processes = [p for p in psutil.Process(launcher.pid).children() if 'spawn_main' in ' '.join(p.cmdline())]
+        time.sleep(.05)
+    time.sleep(seconds)
+    launcher.kill()
+    launcher.wait()
+    gone, left = psutil.wait_procs(processes, timeout=60)
+    for p in left: p.kill()
+    assert len(gone) == 2
+
+
+def test_a_notebook_that_another_notebook_starts_is_not_watched():
+    "The name of the outer notebook is inherited by all that it starts."
+    code = "import lam_nb.runs as r; r._in_kernel = lambda: True; print('watched', r._in_lab())"
+    told = dict(env={**os.environ, 'JPY_SESSION_NAME': 'outer.ipynb'}, capture_output=True, text=True, cwd=ROOT)
+    assert subprocess.run([sys.executable, '-c', code], **told).stdout == 'watched True\n'
+    assert subprocess.run(['sh', '-c', f'"{sys.executable}" -c "{code}"; true'], **told).stdout == 'watched False\n'

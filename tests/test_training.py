@@ -1,5 +1,6 @@
 "Training in one process goes on where it stopped, bit for bit; a full disk, signals and changed settings."
 import errno
+import json
 import os
 import random
 import signal
@@ -239,6 +240,20 @@ def test_other_versions_and_processes_are_named(sample, tmp_path, monkeypatch, c
         train_until(s.model_dump(), 'train_step', 3, die)
     train(s)
     assert f'no longer bit-identical to an uninterrupted training: torch is {torch.__version__}, was 1.0' in capsys.readouterr().out
+
+
+def test_one_seed_has_no_spread(sample, tmp_path):
+    training.train_seeds(settings(sample, tmp_path, epochs=1, seeds=[5], train_stride=20))
+    summary = json.loads((tmp_path / 'metrics.json').read_text())
+    assert summary['seeds'] == [5] and summary['over_seeds']['std']['mAP'] is None
+    assert summary['over_seeds']['mean']['mAP'] == summary['mAP'] > 0
+
+
+def test_a_model_is_no_place_to_go_on_from(sample, tmp_path):
+    s = settings(sample, tmp_path)
+    training.save_run(training.new_run(s, torch.device('cpu')), 'best.pt')
+    (tmp_path / 'checkpoints/best.pt').rename(tmp_path / 'checkpoints/last.pt')
+    with pytest.raises(ValueError, match='holds a model only'): training.start_training(s)
 
 
 def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
