@@ -292,16 +292,13 @@ def fetch_manifest(
     "Downloads Ego4D's manifest of a kind, or waits for another process that does. An older one of ours is replaced."
     _check_kind(kind)
     path = Path(data_dir) / kind / 'manifest.csv'
-    try: download_file(client, f's3://ego4d-consortium-sharing/public/v2/{kind}/manifest.csv', path, patience=0)
-    except _InUse:
-        if not _comes(path): raise
-    return path
-
-def _comes(path, seconds=60):
-    "Whether another process finishes the file in so many seconds."
-    end = time.monotonic() + seconds
-    while not path.is_file() and time.monotonic() < end: time.sleep(.2)
-    return path.is_file()
+    end = time.monotonic() + 60
+    while True:
+        try: download_file(client, f's3://ego4d-consortium-sharing/public/v2/{kind}/manifest.csv', path, patience=0)
+        except _InUse:
+            if time.monotonic() > end: raise
+            time.sleep(.2)
+        else: return path
 
 # %% ../nbs/03_download.ipynb #in-threads
 def _in_threads(fn, items, workers, stop=None, tick=lambda: None):

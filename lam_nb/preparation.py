@@ -238,14 +238,11 @@ def write_for_others(
     origin: tuple | None, # (video uid, video_start_frame, frames); needed for a full-scale source
     what: list, # of 'clips', 'frames', 'wave'
 ) -> list: # what could not be written, and why
-    """Writes videos/<clip_uid>.mp4, video_imgs/<clip_uid>/ and wave/<clip_uid>.wav, as asked.
-
-    What is there already is kept; but a clip that is older than its full-scale video is cut again."""
+    "Writes videos/<clip_uid>.mp4, video_imgs/<clip_uid>/ and wave/<clip_uid>.wav, as asked; what is there already is kept."
     data, failed, clip = Path(data_dir), [], source.path
     if source.kind == 'full_scale' and set(what) & {'clips', 'frames', 'wave'}:
         clip = data / 'videos' / f'{clip_uid}.mp4'
-        if not clip.exists() or clip.stat().st_mtime < source.path.stat().st_mtime:
-            cut_clip(source.path, clip, max(source.start - 1, 0), origin[2] + 1)
+        if not clip.exists(): cut_clip(source.path, clip, max(source.start - 1, 0), origin[2] + 1)
     if source.kind in ('videos', 'full_scale') and 'frames' in what:
         extract_frames(clip, data / 'video_imgs' / clip_uid, 'file' if source.kind == 'full_scale' else source.zero)
     if source.kind in ('videos', 'full_scale') and 'wave' in what:

@@ -274,6 +274,7 @@ def _joined(launcher, fn, *args):
     if cuda: torch.cuda.set_device(local)
     if here > 1: torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     signal.signal(signal.SIGINT, signal.SIG_DFL)                 # joining does not listen to Python's handler
+    for number in (signal.SIGUSR1, signal.SIGUSR2): signal.signal(number, signal.SIG_IGN)       # a queue's word to the launcher
     if launcher and os.getppid() != launcher: raise SystemExit('the process that started this one is gone')
     dist.init_process_group('nccl' if cuda else 'gloo', timeout=timedelta(days=1), device_id=torch.device('cuda', local) if cuda else None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -301,14 +302,15 @@ def _plain_stops():
     from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
     try: yield
     except SignalException as e:
-        raise Stopped(f'stopped by {signal.Signals(e.sigval).name}: the same command goes on from what was saved last') from None
+        raise Stopped(f'stopped by {signal.Signals(e.sigval).name}; what was saved is still there') from None
     except ChildFailedError as e:
-        told = re.search(r'\bStopped: (.*)', str(e.get_first_failure()[1].message))
+        message = (e.get_first_failure()[1].error_file_data or {}).get('message')
+        told = re.search(r'\bStopped: (.*)', str(message.get('message') if isinstance(message, dict) else message))
         if not told: raise
         raise Stopped(told[1]) from None
     except RendezvousConnectionError as e:
         raise ConnectionError(f'the machine at rdzv_endpoint does not answer ({e}): it has not started, or it was stopped. '
-                              'The same command, on all machines, goes on from what was saved last') from None
+                              'Start the same command again on all machines') from None
 
 # %% ../nbs/00_runs.ipynb #headless
 def _headless():

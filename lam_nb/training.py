@@ -13,9 +13,9 @@ __all__ = ['TrainSettings', 'epoch_order', 'epoch_batches', 'step_share', 'learn
 # %% ../nbs/12_training.ipynb #imports
 import copy, hashlib, json, math, os, platform, resource, sys, threading, time, zlib
 from base64 import b64encode
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -39,8 +39,8 @@ from .evaluation import lam_metrics
 from .inference import autocast, choose_device, predict, set_arithmetic, stored_clips
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
 from .runs import (
-    Progress, Settings, Stopped, _in_lab, anyone, atomic_path, check_parameters, everyones, launch, project_path, rank_and_size, start_run,
-    stop_requests, write_json)
+    Progress, Settings, Stopped, _in_kernel, _in_lab, anyone, atomic_path, check_parameters, everyones, launch, project_path,
+    rank_and_size, start_run, stop_requests, write_json)
 from .windows import FaceWindows, window_batches, keep_memory
 
 # %% ../nbs/12_training.ipynb #settings
@@ -298,7 +298,7 @@ def check_resume(
     if saved['data'] != data: differ.append('the training windows, which were made of other faces')
     if differ:
         raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. '
-                         'Use them, another out_dir, or resume=False to begin anew')
+                         'Use them, another out_dir, or resume = false to begin anew')
 
 # %% ../nbs/12_training.ipynb #resume-run
 def resume_run(
@@ -309,6 +309,7 @@ def resume_run(
     file = run.out / 'checkpoints' / 'last.pt'
     if rank_and_size()[0] == 0:
         for part in file.parent.glob('.*.part.pt'): part.unlink()          # left by a process that was killed while it wrote
+        if not run.settings.resume and file.exists(): file.replace(file.with_name('previous.pt'))
     if run.settings.resume and file.exists(): _go_on(run, read_checkpoint(file), n_windows)
     places = everyones((run.epoch, run.step), run.group)
     if len(set(places)) > 1:
@@ -329,7 +330,9 @@ def _go_on(run, saved, n_windows):
         _change_processes(run, old, size, n_windows)
         why.append(f'{size} process{"es" * (size > 1)} instead of {old}')
     why += [f'{k} is {v}, was {saved["versions"][k]}' for k, v in _versions().items() if saved.get('versions', {}).get(k, v) != v]
-    if why and rank == 0: print(f'resumed, but no longer bit-identical to an uninterrupted training: {"; ".join(why)}')
+    if rank: return
+    print(f'resumed in epoch {run.epoch + 1} after {run.step:,} batches', flush=True)
+    if why: print(f'this is no longer bit-identical to an uninterrupted training: {"; ".join(why)}', flush=True)
 
 def _change_processes(run, old, new, n_windows):
     "Puts `run` to the same place of the epoch, counted in batches of so many processes: at a step's end, at or before it."
@@ -423,8 +426,9 @@ def _memory():
 def _farewell(asked, run, n_batches):
     "Why and where a run stopped."
     names = ', '.join(sorted({name for one in asked for name in one}))
+    how = 'the same command' if run.settings.resume else 'the same command with resume = true'
     return (f'stopped by {names} in epoch {run.epoch + 1} after batch {run.step} of {n_batches}, saved in {run.out}/checkpoints/last.pt: '
-            'the same command goes on from there')
+            f'{how} goes on from there')
 
 # %% ../nbs/12_training.ipynb #train-epoch
 def train_epoch(
@@ -600,6 +604,7 @@ def finish_run(
 def status_writer(
     run: Run, # its folder, place and loss
     n_windows: int, # windows of the training split
+    quiet: bool = False, # a notebook shows the line; it is not printed
 ): # a function for `Progress` to call with its line
     "Writes <out_dir>/status.json: the line, and for each moment the epoch's share and its mean loss so far."
     points, a_step = [], run.settings.batch_size * rank_and_size()[1] / max(n_windows, 1)
@@ -609,7 +614,7 @@ def status_writer(
         if len(points) > 400: del points[::2]
         try:                                                     # it is for looking at; what must be kept is saved elsewhere
             write_json(run.out / 'status.json', dict(line=line, losses=points))
-            if not _in_lab(): print(line, flush=True)
+            if not quiet: print(line, flush=True)
         except OSError: pass                                     # disk full, or nobody is left who reads
     return say
 
@@ -638,18 +643,19 @@ def live_display(
     folders: list[Path], # of the runs that follow each other
     seconds: float = 3., # between two looks
 ):
-    "In JupyterLab, shows the run that is at work while the body runs; elsewhere does nothing."
-    if not _in_lab():
+    "In a notebook, shows the run that is at work while the body runs: JupyterLab updates one display, a headless notebook gets lines."
+    if not _in_kernel():
         yield
         return
-    handle, over, shown = display(live_view(folders[0]), display_id=True), threading.Event(), [time.time()]
+    handle, over, shown = _in_lab() and display(live_view(folders[0]), display_id=True), threading.Event(), [time.time()]
 
     def look():
         files = [f / 'status.json' for f in folders if (f / 'status.json').exists()]
         newest = max(files, key=lambda f: f.stat().st_mtime, default=None)
         if newest and newest.stat().st_mtime > shown[-1]:
             shown[:] = [newest.stat().st_mtime]
-            handle.update(live_view(newest.parent))
+            if handle: handle.update(live_view(newest.parent))
+            else: print(json.loads(newest.read_text())['line'], flush=True)
 
     def watch():
         while not over.wait(seconds): look()
@@ -683,6 +689,7 @@ def train_windows(
 # %% ../nbs/12_training.ipynb #train-process
 def train_process(
     parameters: dict, # of `TrainSettings`; JSON values, as they travel to spawned processes
+    quiet: bool = False, # a notebook shows how far it is
 ) -> dict | None: # on rank 0 what metrics.json holds
     "Trains in this process, together with those of its process group."
     s, (rank, size), device = TrainSettings(**parameters), rank_and_size(), choose_device()
@@ -701,7 +708,7 @@ def train_process(
     gpu = [device.index] if device.type == 'cuda' else None
     model = DistributedDataParallel(run.model, device_ids=gpu) if size > 1 else run.model
     done = min(run.epoch * len(windows) + run.step * s.batch_size * size, s.epochs * len(windows))
-    say = status_writer(run, len(windows))
+    say = status_writer(run, len(windows), quiet)
     left = run.epoch < s.epochs
     with Progress(s.epochs * len(windows), 'training', 'windows', done=done, show=rank == 0 and left, say=say) as progress:
         while run.epoch < s.epochs and not hopeless(run.history, s.patience):
@@ -739,6 +746,8 @@ def start_training(
     settings: TrainSettings, # checked parameters
 ) -> Path: # the run's folder, absolute
     "Makes the run's folder with settings.json and params.yaml; ValueError, and nothing is touched, if another training lies there."
+    with redirect_stdout(StringIO()):                                       # it is said again when the training begins
+        for split in ('train', 'val'): stored_clips(*data_folders(settings), split)
     begun = [s for s in each_seed(settings) if s.resume and (Path(s.out_dir) / 'checkpoints' / 'last.pt').exists()]
     if begun:
         mark = data_mark(train_windows(settings))
@@ -755,15 +764,15 @@ def train_seeds(
     each = each_seed(settings)
     folders = [Path(s.out_dir) for s in each]
     with live_display(folders):
-        launch(_train_each, [s.model_dump() for s in each], num_processes=settings.num_processes, num_nodes=settings.num_nodes,
-               rdzv_endpoint=settings.rdzv_endpoint, apart=True)
+        launch(_train_each, [s.model_dump() for s in each], _in_kernel(), num_processes=settings.num_processes,
+               num_nodes=settings.num_nodes, rdzv_endpoint=settings.rdzv_endpoint, apart=True)
     runs = pd.DataFrame([dict(seed=s.seed, **json.loads((f / 'metrics.json').read_text())) for s, f in zip(each, folders)])
     if settings.seeds: _summarise(runs, project_path(settings.out_dir))
     return runs
 
-def _train_each(several):
+def _train_each(several, quiet):
     "Trains with each of several parameter sets, one after the other, in the same processes."
-    for parameters in several: train_process(parameters)
+    for parameters in several: train_process(parameters, quiet)
     if dist.is_initialized(): dist.barrier()                                             # the last metrics.json is written
 
 def _summarise(runs, out):

@@ -136,7 +136,7 @@ _ASKING = {signal.SIGINT, signal.SIGTERM}                   # they wait while wo
 def _begin_worker(number):
     "One thread; Ctrl-C and SIGTERM, which often reach all processes, are first of all the reader's to answer."
     one_thread(number)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2): signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))      # so that the reader can finish what it does, and save
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
 

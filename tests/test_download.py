@@ -447,12 +447,15 @@ def test_unwritable_place_and_another_run(rogue, tmp_path):
     assert table(rogue.client, tmp_path, ['busy']).status['busy'] == 'done'
 
 
-def test_a_manifest_that_another_process_fetches_is_awaited(rogue, tmp_path):
+def test_a_manifest_that_another_process_fetches_is_awaited(rogue, tmp_path, monkeypatch):
+    tries = []
+    def busy_twice(client, url, path, patience):
+        tries.append(url)
+        if len(tries) < 3: raise dl._InUse('theirs')
+        path.write_text('here')
+    monkeypatch.setattr(dl, 'download_file', busy_twice)
     (tmp_path / 'clips').mkdir()
-    with open(tmp_path / 'clips/manifest.csv.part', 'ab') as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        threading.Timer(.5, lambda: (tmp_path / 'clips/manifest.csv').write_text('theirs')).start()
-        assert dl.fetch_manifest(rogue.client, tmp_path, 'clips').read_text() == 'theirs'
+    assert dl.fetch_manifest(rogue.client, tmp_path, 'clips').read_text() == 'here' and len(tries) == 3
 
 
 def test_progress_in_megabytes(rogue, tmp_path, monkeypatch, capsys):

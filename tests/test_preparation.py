@@ -165,18 +165,6 @@ def test_full_scale_to_store_and_files_for_other_tools(tmp_path, long_video):
     assert again.status.tolist() == ['kept']
 
 
-def test_a_clip_older_than_its_video_is_cut_again(tmp_path, long_video):
-    "As after a truncated download was made whole."
-    faces = full_scale_data(tmp_path, long_video)
-    settings = PrepareSettings(image_size=32, workers=1, also_write=['clips'], source='full_scale')
-    (tmp_path / 'videos').mkdir(exist_ok=True)
-    clip, video = tmp_path / 'videos/clip.mp4', tmp_path / 'full_scale/video.mp4'
-    clip.write_bytes(b'old')
-    os.utime(clip, (0, 0))
-    prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', settings)
-    assert clip.stat().st_size > 1000 and clip.stat().st_mtime >= video.stat().st_mtime
-
-
 def test_sound(tmp_path):
     video = write_video(tmp_path / 'v.mp4', THIRTIETHS, sound_at=0)
     assert extract_wave(video, tmp_path / 'wave/v.wav') == pytest.approx(40 * 1024 / 16_000, abs=.07)

@@ -9,7 +9,9 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from lam_nb.runs import Progress, atomic_path, launch, rank_and_size, stop_requests
+from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
+
+from lam_nb.runs import Progress, _plain_stops, atomic_path, launch, rank_and_size, stop_requests
 
 
 def rank_or_fail(bad_rank):
@@ -79,3 +81,8 @@ def test_a_notebook_that_another_notebook_starts_is_not_watched():
     told = dict(env={**os.environ, 'JPY_SESSION_NAME': 'outer.ipynb'}, capture_output=True, text=True, cwd=ROOT)
     assert subprocess.run([sys.executable, '-c', code], **told).stdout == 'watched True\n'
     assert subprocess.run(['sh', '-c', f'"{sys.executable}" -c "{code}"; true'], **told).stdout == 'watched False\n'
+
+
+def test_another_machine_that_is_gone_is_told_plainly():
+    with pytest.raises(ConnectionError, match='rdzv_endpoint does not answer .*Start the same command again on all'), _plain_stops():
+        raise RendezvousConnectionError('The connection to the C10d store has failed')

@@ -184,7 +184,7 @@ def test_kill_9_while_saving_keeps_the_last_checkpoint(whole, tmp_path):
     assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path / 'run'))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_first(whole, tmp_path, number):
     s = whole.model_copy(update={'out_dir': str(tmp_path), 'save_every': 1000})
     before = signal.getsignal(number)
@@ -249,6 +249,18 @@ def test_one_seed_has_no_spread(sample, tmp_path):
     assert summary['over_seeds']['mean']['mAP'] == summary['mAP'] > 0
 
 
+def test_begin_anew_keeps_the_old_place_aside(sample, tmp_path):
+    "So a job that is queued again finds its own place or none; and it is told to look for one."
+    s = settings(sample, tmp_path, epochs=1, train_stride=20)
+    train(s)
+    old = finished(tmp_path)
+    train_until(s.model_copy(update=dict(resume=False, save_every=1000)).model_dump(), 'train_step', 1, die)
+    assert not (tmp_path / 'checkpoints/last.pt').exists()
+    assert same(read_checkpoint(tmp_path / 'checkpoints/previous.pt'), old)
+    again, = training._SlurmTraining().checkpoint(s.model_copy(update={'resume': False}).model_dump()).args
+    assert again['resume'] is True
+
+
 def test_a_model_is_no_place_to_go_on_from(sample, tmp_path):
     s = settings(sample, tmp_path)
     training.save_run(training.new_run(s, torch.device('cpu')), 'best.pt')
@@ -260,7 +272,7 @@ def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
     shown = []
     class Handle:
         def update(self, view): shown.append(view.data)
-    monkeypatch.setattr(training, '_in_lab', lambda: True)
+    for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(training, name, lambda: True)
     monkeypatch.setattr(training, 'display', lambda view, display_id: Handle())
     with live_display([tmp_path / 'seed-0', tmp_path / 'seed-1'], seconds=.05):
         runs.write_json(tmp_path / 'seed-1/status.json', dict(line='epoch 3 of 40, 1:00 h left', losses=[[.1, .7], [.2, .6]]))

@@ -52,6 +52,29 @@ def test_official_recipes_have_every_option_off(name):
     assert {k: getattr(s, k) for k in off} == off
 
 
+def test_the_loop_uses_what_the_settings_say(sample, tmp_path, monkeypatch):
+    "Learning rate, augmentation, class weights and accumulation, batch by batch."
+    seen, real = [], training.train_step
+    def step(run, model, images, label, weights, share=1., last=True):
+        seen.append((images.clone(), run.optimizer.param_groups[0]['lr'], weights.tolist(), share, last))
+        return real(run, model, images, label, weights, share, last)
+    monkeypatch.setattr(training, 'train_step', step)
+    s = settings(sample, tmp_path, epochs=1, batch_size=8, accumulate=2, schedule='cosine', warmup=.25, lr=.01, weights='auto', flip=True,
+                 jitter=.1, colour=.2, blur=1.)
+    train(s)
+    windows = training.train_windows(s)
+    labels, weights = windows.labels, training.class_weights('auto', windows.labels)
+    batches = training.epoch_batches(training.epoch_order(labels, 0, s.seed), 8)
+    assert len(seen) == len(batches) > 3 and len({lr for _, lr, *_ in seen}) > 1 and weights[0] != .136
+    for i, (images, lr, used, share, last) in enumerate(seen):
+        first = i // 2 * 2
+        shares = step_share(batches[first:first + 2], labels, weights)
+        stored = torch.from_numpy(windows.__getitems__(batches[i])['images'])
+        assert torch.equal(images, training.augment(stored, [s.seed, 0, i, 0], True, .1, .2, 1.)) and not torch.equal(images, stored)
+        assert lr == training.learning_rate(s, first / len(batches)) and used == pytest.approx(weights)
+        assert share == pytest.approx(shares[i - first]) and last == (i - first + 1 == len(shares))
+
+
 def test_weight_decay_is_decoupled_and_spares_biases(batch):
     plain, decayed = begin(lr=1e-3), begin(lr=1e-3, weight_decay=.1)
     before = {k: v.clone() for k, v in plain.model.named_parameters()}

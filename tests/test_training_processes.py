@@ -47,7 +47,7 @@ def whole(sample, tmp_path_factory):
 def test_two_processes_stop_together_and_resume_exactly(whole, sample, tmp_path):
     "Rank 1 gets SIGTERM in the middle of a step; then rank 0 is killed for good; then on to the end."
     s = whole[0].model_copy(update={'out_dir': str(tmp_path)})
-    with pytest.raises(Exception, match='stopped by SIGTERM in epoch 1 after batch 2 of 4.*the same command goes on'):
+    with pytest.raises(training.Stopped, match='^stopped by SIGTERM in epoch 1 after batch 2 of 4.*the same command goes on from there$'):
         launch(train_and_signal, s.model_dump(), 1, 1, signal.SIGTERM, num_processes=2)
     assert finished(tmp_path)['step'] == 2
     with pytest.raises(Exception, match='SIGKILL|exitcode: -9'):
