@@ -72,8 +72,8 @@ test: export MPLBACKEND = Agg
 test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing
-	$(BIN)/python -m pytest
+	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
+	  OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest
 
 prepare-commit: env  ## export the notebooks to lam_nb, clean them, lint: before every commit
 	$(BIN)/nbdev_export

@@ -336,13 +336,15 @@ def launch(
     if 0 < gpus < n:
         raise ValueError(f'num_processes = {n}, but this machine has {gpus} GPU{"s" * (gpus > 1)}: give at most {gpus}, '
                          'or set CUDA_VISIBLE_DEVICES="" to run on the CPU')
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     run_id = 'lam_nb' if num_nodes > 1 else f'lam_nb-{os.getpid()}-{time.monotonic_ns()}'
-    config = LaunchConfig(
-        min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
-        rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn',
-        signals_to_handle=','.join(s.name for s in _ours_to_answer()))
-    with _kept_handlers(), _plain_stops(): return elastic_launch(config, _joined)(os.getpid(), fn, *args).get(0)
+    with tempfile.TemporaryDirectory(prefix='lam_nb-') as errors, _kept_handlers(), _plain_stops():
+        config = LaunchConfig(
+            min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
+            rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn',
+            signals_to_handle=','.join(s.name for s in _ours_to_answer()), logs_specs=DefaultLogsSpecs(errors))
+        return elastic_launch(config, _joined)(os.getpid(), fn, *args).get(0)
 
 # %% ../nbs/00_runs.ipynb #git
 def _git(*args):
