@@ -270,6 +270,8 @@ def not_ego4d(
     data_dir: str | Path, # root of the data
     split: str, # 'val' or 'test'
     stride: int = 1, # of the evaluation
+    labels: str | None = 'official', # as in PrepareSettings; None: not known, or challenge crops
+    max_gap: int | None = None, # as in PrepareSettings
 ) -> list[str]: # reasons; empty: nothing speaks against it
     "Why figures of these rows must not stand beside published ones."
     found, clips = [], predictions['clip_uid'].unique()
@@ -280,6 +282,8 @@ def not_ego4d(
     uuid = re.compile('[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.I)
     odd = sum(not uuid.fullmatch(str(c)) for c in clips) if split == 'val' else 0         # the challenge has video ids of its own
     if odd: found.append(f'{odd} clip ids are no UUIDs, as Ego4D\'s are')
+    if labels not in (None, 'official') or max_gap is not None:
+        found.append(f'the faces were prepared with labels = {labels} and max_gap = {max_gap}, the official code has official and none')
     if stride != 1: found.append(f'every {stride}th row was evaluated')
     if split == 'val' and len(predictions) < 1000 * len(clips):
         found.append(f'{len(predictions):,} rows are far too few for clips of five minutes')

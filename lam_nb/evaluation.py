@@ -126,10 +126,12 @@ def _notes(labels, scores):
     "What a reader of the numbers should know, as sentences."
     notes = [f'AP_{name} and mAP are not defined: none of the {len(labels):,} rows is labelled {name.replace("_", " ")}'
              for name, value in (('looking', 1), ('not_looking', 0)) if not (labels == value).any()]
-    if len(np.unique(scores)) < len(scores) and (labels == 1).any():
-        low, high = tie_range(labels, scores)
+    for name, of_class, score in (('looking', labels, scores), ('not_looking', 1 - labels, 1 - scores)):
+        if len(np.unique(score)) == len(score) or not of_class.any():
+            continue
+        low, high = tie_range(of_class, score)
         if high - low > 5e-4:
-            notes.append(f'many scores are equal: the order of such rows alone moves AP_looking between {low:.4f} and {high:.4f}')
+            notes.append(f'many scores are equal: the order of such rows alone moves AP_{name} between {low:.4f} and {high:.4f}')
     return notes
 
 
@@ -220,6 +222,7 @@ def read_official(
     "Read an official `gt.csv` and `pred.csv`, checked against each other, as one predictions table."
     truth, scored = read_official_csv(gt, GT_COLUMNS), read_official_csv(pred, PRED_COLUMNS)
     check_same_rows(truth, scored, ('gt.csv', 'pred.csv'))
+    _refuse(truth, ~truth['label'].isin([0, 1]), 'of gt.csv have a label other than 0 and 1', f'Expected {", ".join(GT_COLUMNS)}.')
     _refuse(scored, scored['one'] != 1, 'of pred.csv have no 1 before the score', 'Expected clip, frame, x1, y1, x2, y2, track, 1, score.')
     keys = row_keys(truth)
     table = truth.merge(scored, on=keys, suffixes=('', '_pred'), validate='1:1')
@@ -351,6 +354,7 @@ def with_truth(
     "Add the labels of challenge crops to their predictions; both must hold the same crops."
     if not isinstance(truth, pd.DataFrame):
         truth = read_official_csv(truth, TRUTH_COLUMNS)
+    _refuse(truth, ~truth['label'].isin([-1, 0, 1]), 'of the truth have a label other than 0, 1 and -1 (not known)', 'Correct the file.')
     check_predictions(predictions, labels=False)
     check_same_rows(predictions, truth, ('the predictions', 'the truth'))
     own = predictions['frame'] if 'frame' in predictions else -1                                 # a submission does not say it
@@ -396,12 +400,13 @@ def _draws(predictions, weights, threshold):
 
 
 def _interval_table(values, draws, n_clips):
-    "One row a metric: its value, the 95 % interval of its draws, how many draws were defined, and a note."
-    note = '' if n_clips >= 5 else f'only {n_clips} clip{"s" * (n_clips > 1)}: the interval is not meaningful'
+    "One row a metric: its value, the 95 % interval of its draws (NaN of fewer than five clips), how many were defined, and a note."
+    enough = n_clips >= 5
+    note = '' if enough else f'only {n_clips} clip{"s" * (n_clips > 1)}: too few for an interval'
     rows = []
     for name, d in draws.items():
         d = d[~np.isnan(d)]
-        low, high = np.percentile(d, [2.5, 97.5]) if len(d) else (np.nan, np.nan)
+        low, high = np.percentile(d, [2.5, 97.5]) if len(d) and enough else (np.nan, np.nan)
         rows.append(dict(metric=name, value=values[name], low=low, high=high, n_defined=len(d), n_clips=n_clips, note=note))
     return pd.DataFrame(rows).set_index('metric')
 
@@ -498,27 +503,36 @@ def threshold_at(
     "The threshold that parts the rows in the same way at another temperature."
     if found_at == temperature or not 0 < threshold < 1:
         return float(threshold)
-    logit = np.log(threshold) - np.log1p(-threshold)
-    return float((1 - 1e-9) / (1 + np.exp(-logit * found_at / temperature)))      # a hair lower: the row at the threshold stays above it
+    lower = threshold - 4 * np.spacing(threshold)                                 # a hair: the row at the threshold stays above it
+    logit = (np.log(lower) - np.log1p(-lower)) * found_at / temperature
+    return float(np.nextafter(np.exp(-np.logaddexp(0, 1e-9 - logit)), 0))
 
 # %% ../nbs/10_evaluation.ipynb #fitted-notes
+def _weights_of(about):
+    "The checkpoints that a run's parameters or metrics name, as a set of absolute paths."
+    return {project_path(path).resolve() for path in about.get('checkpoints') or [about.get('checkpoint')] if path}
+
+
 def fitted_notes(
-    given: dict,        # 'threshold', 'temperature' -> a number, or the path of the metrics.json from which it is taken
-    data_dir,           # root of the data that are evaluated
-    split: str,         # and their split
-    smoothing: int = 0, # and how their scores are smoothed
+    settings: dict,     # parameters of evaluate.ipynb; those of `threshold` and `temperature` that are the path of a metrics.json
 ) -> list:              # sentences for the reader; empty for numbers
     "What a reader should know about a threshold and a temperature that come from another run."
     notes = []
-    for name, path in ((k, project_path(v)) for k, v in given.items() if isinstance(v, str)):
+    for name in ('threshold', 'temperature'):
+        if not isinstance(settings.get(name), str):
+            continue
+        path = project_path(settings[name])
         fitted, beside = json.loads(path.read_text(encoding='utf-8')), path.with_name('settings.json')
         about = json.loads(beside.read_text(encoding='utf-8')).get('parameters', {}) if beside.exists() else {}
-        same_data = project_path(about.get('data_dir', data_dir)).resolve() == project_path(data_dir).resolve()
-        if fitted.get('split') == split and same_data:
-            notes.append(f'the {name} was chosen on these very rows ({given[name]} is of the same split), so what depends on it flatters')
-        if name == 'threshold' and (fitted.get('smoothing') or 0) != smoothing:
-            notes.append(f'the threshold was chosen on scores with smoothing {fitted.get("smoothing") or 0}, '
-                         f'here it is {smoothing}: it may not fit')
+        here, there = (project_path(p).resolve() for p in (settings['data_dir'], about.get('data_dir', settings['data_dir'])))
+        if fitted.get('split') == settings['split'] and here == there:
+            notes.append(f'the {name} was chosen on these very rows ({settings[name]} is of the same split): what depends on it flatters')
+        if _weights_of(fitted) != _weights_of(settings):
+            notes.append(f'the {name} was chosen for other weights ({settings[name]} names them): it may not fit')
+        for option in ('flip', 'ensemble', *(['smoothing'] if name == 'threshold' else [])):
+            there, here = fitted.get(option) or False, settings.get(option) or False
+            if there != here and (option != 'ensemble' or settings.get('checkpoints')):
+                notes.append(f'the {name} was chosen on scores with {option} = {there}, here it is {here}: it may not fit')
     return notes
 
 # %% ../nbs/10_evaluation.ipynb #segment-metrics

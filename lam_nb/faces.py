@@ -162,6 +162,11 @@ class ClipFaces:
         empty = [pc.equal(pc.binary_length(i), 0).fill_null(False).to_numpy(zero_copy_only=False) for i in self._images]
         return np.concatenate([np.zeros(0, bool), *empty])
 
+    def places(self, rows: pd.DataFrame) -> list[int]: # row numbers of `rows` (with track_id, and unique_id or frame) in this store
+        name = 'unique_id' if 'unique_id' in rows else 'frame'             # a challenge track may show a frame twice
+        at = {key: i for i, key in enumerate(zip(self.table.track_id, self.table[name]))}
+        return [at[key] for key in zip(rows.track_id, rows[name])]
+
     def image(self, row: int) -> memoryview | None: # the encoded picture of a row, None where there is none
         value = self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer()
         return None if value is None else memoryview(value)
@@ -183,4 +188,9 @@ def note_unavailable(
         if not why: file.unlink(missing_ok=True)
         else:
             with atomic_path(file) as part: part.write_text(why)
-    return {file.stem: file.read_text() for file in sorted(folder.glob('[!.]*.txt'))}
+    return {file.stem: why for file in sorted(folder.glob('[!.]*.txt')) if (why := _text(file)) is not None}
+
+def _text(file):
+    "What is in a file; None when it was removed a moment ago: another process may have made that clip."
+    try: return file.read_text()
+    except FileNotFoundError: return None

@@ -616,6 +616,12 @@ def _dots(ax, names, values, low, high, notes):
     ax.grid(axis='x', color=PALE, linewidth=0.6)
 
 
+def _value_text(value, low, high, form):
+    "A value and, where there is one, its interval."
+    if not np.isfinite(value): return 'not defined'
+    return f'{value:{form}}' + (f' [{low:{form}}, {high:{form}}]' if np.isfinite([low, high]).all() else '')
+
+
 @_styled
 def intervals(
     table: pd.DataFrame,   # as `lam_nb.evaluation.bootstrap_by_clip` returns it
@@ -623,7 +629,7 @@ def intervals(
     "Each metric with its 95 % interval."
     fig, ax = plt.subplots(figsize=(COLUMN, 0.6 + 0.26 * len(table)))
     ax.set(xlabel='value and 95 % interval by clip')
-    notes = [f'{v:.3f} [{a:.3f}, {b:.3f}]' if np.isfinite(v) else '' for v, a, b in zip(table.value, table.low, table.high)]
+    notes = [_value_text(*row, '.3f') if np.isfinite(row[0]) else '' for row in zip(table.value, table.low, table.high)]
     _dots(ax, [str(n).replace('_', ' ') for n in table.index], table.value, table.low, table.high, notes)
     if len(table) and table.note.iloc[0]:
         _key(ax, (table.note.iloc[0], GREY))
@@ -695,8 +701,9 @@ def differences(
         sure = low > 0 or high < 0
         if np.isfinite([low, high]).all(): ax.plot([low, high], [i, i], color=DARK if sure else GREY, linewidth=1.2)
         if np.isfinite(value): ax.plot(value, i, 'o' if sure else 'D', color=DARK if sure else 'white', markeredgecolor=DARK, markersize=4)
-        note = f'{value:+.3f} [{low:+.3f}, {high:+.3f}]' if np.isfinite(value) else 'not defined'
-        ax.annotate(note, (1, i), xycoords=('axes fraction', 'data'), xytext=(6, 0), textcoords='offset points', va='center', fontsize=7)
+        text = _value_text(value, low, high, '+.3f')
+        ax.annotate(text, (1, i), xycoords=('axes fraction', 'data'), xytext=(6, 0), textcoords='offset points', va='center', fontsize=7)
+    if note := next((t.note.iloc[0] for t in tables.values() if len(t)), ''): _key(ax, (note, GREY))
     ax.set(yticks=range(len(lines)), yticklabels=[f'{name}: {metric.replace("_", " ")}' for name, metric, *_ in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))

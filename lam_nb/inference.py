@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'choose_device', 'autocast', 'set_arithmetic', 'share_out', 'ClipPlan', 'fast_copy',
            'face_features', 'mean_logit', 'sigmoid', 'window_logits', 'predict_clips', 'survey_stores', 'predict',
-           'smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value', 'EvaluateSettings', 'stored_clips',
-           'load_model', 'predict_process', 'predict_split']
+           'smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value', 'EvaluateSettings', 'left_out_clips',
+           'left_out_note', 'stored_clips', 'load_model', 'predict_process', 'predict_split']
 
 # %% ../nbs/09_inference.ipynb #imports
 import copy, hashlib, json, os, threading
@@ -25,11 +25,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .annotations import sample_rows, split_clips
-from .faces import ClipFaces, note_unavailable, store_path
+from .faces import ClipFaces, challenge_faces, note_unavailable, store_path
 from .preparation import challenge_root
 from .models import MODELS, FaceTrunk, load_weights, normalise, read_checkpoint
 from .runs import Progress, Settings, atomic_path, launch, project_path, rank_and_size
-from .windows import face_size, one_thread, window_rows
+from .windows import check_stores, face_size, one_thread, window_rows
 
 # %% ../nbs/09_inference.ipynb #device
 def choose_device() -> torch.device:
@@ -272,18 +272,10 @@ def survey_stores(
     size: int, # side of the faces wanted, pixels; 0: as stored
 ) -> tuple[list[int], int]: # number of sample rows of each; side of the faces to read
     "What there is to do; ValueError if the stores do not fit together or are too small. None stays open."
-    rows, made = [], {}
-    for path in paths:
-        store = ClipFaces(path)
-        rows.append(int(sample_rows(store.table, stride).sum()))
-        side, about = face_size([store], size), store.about
-        made.setdefault((about.get('source'), 'frame_offset'), {}).setdefault(about.get('frame_offset'), path.stem)
-        for name in ('image_size', 'image_format', 'quality'): made.setdefault(('', name), {}).setdefault(about.get(name), path.stem)
-    for (_, name), found in made.items():
-        if len(found) > 1:
-            what = ', '.join(f'{value} (as {uid})' for value, uid in list(found.items())[:3])
-            raise ValueError(f'the face stores were made with different settings, {name}: {what}; run prepare.ipynb again with one')
-    return rows, side if paths else size
+    check_stores(ClipFaces(path) for path in paths)
+    stores = (ClipFaces(path) for path in paths)                           # each is closed before the next is opened
+    found = [(int(sample_rows(store.table, stride).sum()), face_size([store], size)) for store in stores]
+    return [rows for rows, _ in found], found[-1][1] if found else size
 
 # %% ../nbs/09_inference.ipynb #all-rows
 def _all_rows(tables, expected, kept):
@@ -370,17 +362,17 @@ def ensemble_scores(
 # %% ../nbs/09_inference.ipynb #fit-temperature
 def fit_temperature(
     predictions: pd.DataFrame, # with `logit` and `label`; rows without a label (-1) are left out
-) -> float: # between 0.01 and 100
+) -> float | None: # between 0.01 and 100; None: it would lie beyond, as where the scores part the classes fully
     "The temperature at which the labels are likeliest (least negative log-likelihood)."
     known = predictions[predictions.label >= 0]
     label, logit = known.label.to_numpy(float), known.logit.to_numpy(float)
     if len(np.unique(label)) < 2: raise ValueError(f'{len(known):,} labelled rows of one class or none: a temperature needs both classes')
-    low, high = np.log(.01), np.log(100)
+    lowest, highest = low, high = np.log(.01), np.log(100)
     for _ in range(60):                                    # the likelihood has one maximum in 1 / temperature: halve towards it
         middle = (low + high) / 2
         slope = ((sigmoid(logit / np.exp(middle)) - label) * logit).mean()
         low, high = (low, middle) if slope < 0 else (middle, high)          # too hot: cooler would be likelier
-    return float(np.exp((low + high) / 2))
+    return None if low == lowest or high == highest else float(np.exp((low + high) / 2))
 
 # %% ../nbs/09_inference.ipynb #fitted-value
 def fitted_value(
@@ -393,8 +385,9 @@ def fitted_value(
     if not path.is_file(): raise FileNotFoundError(f'{path}: expected a number, or the metrics.json of an evaluate run')
     try: found = json.loads(path.read_text()).get(name)
     except (ValueError, AttributeError): found = None
-    if not isinstance(found, (int, float)):
-        raise ValueError(f'{path} holds no number {name}: give the metrics.json of a run of evaluate.ipynb on a split with labels')
+    if type(found) not in (int, float) or not 0 <= found < float('inf') or found == 0 and name == 'fitted_temperature':
+        raise ValueError(f'{path} holds no usable number {name} (but {found!r}): give the metrics.json of a run of evaluate.ipynb '
+                         'on a split with labels')
     return float(found)
 
 # %% ../nbs/09_inference.ipynb #evaluate-settings
@@ -433,34 +426,52 @@ class EvaluateSettings(Settings):
         return value
 
 # %% ../nbs/09_inference.ipynb #test-clips
+def _listed_clips(data_dir, faces_dir, split):
+    "The clips of a split, whether they have a face store or not."
+    return _test_clips(data_dir, faces_dir) if split == 'test' else split_clips(data_dir, split)
+
 def _test_clips(data_dir, faces_dir):
-    "The challenge's videos: by the folders of crops; by the face stores, where only these were copied to this machine."
+    "The challenge's videos: by the folders that hold crops; by the face stores, where only these were copied to this machine."
     root = challenge_root(data_dir)
-    if root.is_dir(): return [p.name for p in sorted(root.iterdir()) if any(p.glob('*/*'))]
+    if root.is_dir(): return [p.name for p in sorted(root.iterdir()) if len(challenge_faces(p)[0])]
     stores = [ClipFaces(p) for p in sorted(Path(faces_dir).glob('[!.]*.arrow'))]
     clips = [store.path.stem for store in stores if store.about.get('split') == 'test']
     if not clips: raise FileNotFoundError(f'neither {root} nor challenge crops in {faces_dir}; run prepare.ipynb with splits=["test"]')
     return clips
 
 # %% ../nbs/09_inference.ipynb #stored-clips
+def left_out_clips(
+    data_dir: str | Path, # root of the data
+    faces_dir: str | Path, # face store
+    split: str, # 'train', 'val' or 'test'
+) -> dict[str, str]: # clip uid -> why prepare.ipynb could not make its store; '' if it did not try
+    "The clips of a split that have no face store."
+    known, clips = note_unavailable(faces_dir, {}), _listed_clips(data_dir, faces_dir, split)
+    return {uid: known.get(uid, '') for uid in clips if not store_path(faces_dir, uid).exists()}
+
+def left_out_note(
+    out: dict[str, str], # as `left_out_clips` gives it, not empty
+    n_clips: int, # clips of the split
+) -> str:
+    "A sentence about the clips that are left out."
+    uid, why = next(iter(out.items()))
+    return f'{len(out)} of {n_clips} listed clips are left out: prepare.ipynb found them unavailable, first: {uid} ({why})'
+
 def stored_clips(
     data_dir: str | Path, # root of the data
     faces_dir: str | Path, # face store
     split: str, # 'train', 'val' or 'test'
 ) -> list[str]: # clip uids
     "The clips of a split that have a face store; FileNotFoundError if any lacks one that prepare has not found unavailable."
-    clips = _test_clips(data_dir, faces_dir) if split == 'test' else split_clips(data_dir, split)
+    clips, out = _listed_clips(data_dir, faces_dir, split), left_out_clips(data_dir, faces_dir, split)
     if not clips: raise ValueError(f'there is no {split} clip in {data_dir}; run prepare.ipynb with splits=["{split}"] and read its report')
-    absent, known = [uid for uid in clips if not store_path(faces_dir, uid).exists()], note_unavailable(faces_dir, {})
-    unseen = [uid for uid in absent if uid not in known]
-    if unseen or len(absent) == len(clips):
+    unseen = [uid for uid, why in out.items() if not why]
+    if unseen or len(out) == len(clips):
         first = f', first: {unseen[0]}' if unseen else ''
-        raise FileNotFoundError(f'{len(unseen or absent)} of {len(clips)} {split} clips have no face store in {faces_dir}{first}; '
+        raise FileNotFoundError(f'{len(unseen or out)} of {len(clips)} {split} clips have no face store in {faces_dir}{first}; '
                                 f'run prepare.ipynb with splits=["{split}"]')
-    if absent and rank_and_size()[0] == 0:
-        print(f'{len(absent)} of {len(clips)} {split} clips are left out: prepare.ipynb found them unavailable, '
-              f'first: {absent[0]} ({known[absent[0]]})')
-    return [uid for uid in clips if store_path(faces_dir, uid).exists()]
+    if out and rank_and_size()[0] == 0: print(left_out_note(out, len(clips)))
+    return [uid for uid in clips if uid not in out]
 
 # %% ../nbs/09_inference.ipynb #load-model
 def load_model(
@@ -468,7 +479,9 @@ def load_model(
 ): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
     "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's and ImageNet's files."
     saved = read_checkpoint(path)
-    model = MODELS[saved.get('model_name', 'BaselineLSTM')]()                 # both have the same layers
+    name = saved.get('model_name', 'BaselineLSTM')                            # both have the same layers
+    if name not in MODELS: raise ValueError(f'{path} is of a model {name!r}, which is not known here; known are {", ".join(MODELS)}')
+    model = MODELS[name]()
     report = load_weights(model, path)
     fresh = [key for key in report.fresh if not key.endswith('num_batches_tracked')]
     if fresh:

@@ -210,12 +210,16 @@ def _crop_bytes(file, settings):
 # %% ../nbs/06_preparation.ipynb #fingerprint
 def fingerprint(
     faces: pd.DataFrame, # the clip's faces table
-    settings: PrepareSettings, # image_format, quality, image_size
+    settings: PrepareSettings, # image_format, quality, image_size; labels, max_gap
 ) -> str: # 64 hexadecimal digits
     "Changes whenever the table or a setting that shows in the store does."
-    text = json.dumps([2, settings.image_format, settings.quality, settings.image_size])
+    text = json.dumps([3, settings.image_format, settings.quality, settings.image_size, _rows_made_by(faces, settings)])
     rows = faces.drop(columns='file', errors='ignore')
     return hashlib.sha256(text.encode() + pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
+
+def _rows_made_by(faces, settings):
+    "The settings that made the rows of a faces table; none for challenge crops."
+    return {} if 'unique_id' in faces else settings.model_dump(include={'labels', 'max_gap'})
 
 # %% ../nbs/06_preparation.ipynb #source-mark
 def _source_mark(source):
@@ -277,7 +281,8 @@ def prepare_clip(
         status = 'kept' if _is_current(store, made_of, mark, settings) else 'made'
         if status == 'made':
             kept = settings.model_dump(include={'image_size', 'image_format', 'quality'})
-            about = dict(fingerprint=made_of, source_mark=mark, split=split, source=source.kind, frame_offset=source.offset, **kept)
+            about = dict(fingerprint=made_of, source_mark=mark, split=split, source=source.kind, frame_offset=source.offset,
+                         **kept, **_rows_made_by(faces, settings))
             write_store(store.path, faces, clip_images(source, faces, settings), about)
         counts = dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size,
                       source=store.about['source'], notes='; '.join(notes))

@@ -18,7 +18,7 @@ from .faces import ClipFaces, store_path
 # %% ../nbs/15_slices.ipynb #picture-facts
 def picture_facts(
     faces_dir: str | Path, # face store
-    rows: pd.DataFrame, # has clip_uid, track_id and frame
+    rows: pd.DataFrame, # has clip_uid, track_id, and frame or (challenge crops) unique_id
     limit: int = 20_000, # of more rows only every k-th is measured, so that at most so many are
 ) -> pd.DataFrame: # the index of `rows`; sharpness, brightness (0 to 255), NaN where not measured or where there is no picture
     "How sharp and how bright the stored faces are."
@@ -26,9 +26,7 @@ def picture_facts(
     step = max(1, -(-len(rows) // limit))
     for uid, part in rows.iloc[::step].groupby('clip_uid', sort=False):
         store = ClipFaces(store_path(faces_dir, uid))
-        at = {key: i for i, key in enumerate(zip(store.table['track_id'], store.table['frame']))}
-        places = [at[key] for key in zip(part['track_id'], part['frame'])]
-        out.loc[part.index] = [_measure(store, i) for i in places]
+        out.loc[part.index] = [_measure(store, i) for i in store.places(part)]
     return out
 
 

@@ -10,7 +10,9 @@ from conftest import ROOT
 
 from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
                                read_runs, results_table, run_settings, shared_rows, write_results)
+from lam_nb.annotations import split_clips
 from lam_nb.evaluation import bootstrap_by_clip, lam_metrics, write_official
+from lam_nb.faces import note_unavailable
 from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
@@ -122,6 +124,8 @@ def test_differences_and_disagreements(two):
 def test_results_tables_state_their_units(tmp_path):
     one = bootstrap_by_clip(table().assign(label=0), 20)
     results = results_table({r'a_b & 50 % \x': bootstrap_by_clip(table(), 50), '[1] | *': dict(mAP=.5, accuracy=None), 'one class': one})
+    boot = bootstrap_by_clip(table(), 50)
+    assert (results.iloc[0][['mAP', 'mAP_low', 'mAP_high']].to_numpy() == boot.loc['mAP', ['value', 'low', 'high']].to_numpy()).all()
     csv, md, tex = write_results(results, tmp_path / 'results', digits=2)
     assert csv.read_text().startswith('run,mAP (fraction),mAP 95 % low (fraction),mAP 95 % high (fraction),AP_looking (fraction)')
     assert (pd.read_csv(csv, index_col=0).to_numpy(na_value=-1) == results.to_numpy(na_value=-1)).all()               # to the last bit
@@ -147,7 +151,8 @@ def test_latex_is_escaped(text, latex):
 def test_ours_stands_beside_published_numbers_only_on_ego4d(tmp_path):
     uids = [f'0d42b229-1360-420d-b048-{i:012x}' for i in range(50)]
     val = pd.DataFrame(dict(clip_uid=np.repeat(uids, 1200)))
-    assert not_ego4d(val, tmp_path, 'val') == []
+    assert not_ego4d(val, tmp_path, 'val') == [] == not_ego4d(val, tmp_path, 'val', 1, 'official', None)
+    for made in (('is_at_me', None), ('official', 15)): assert 'labels' in not_ego4d(val, tmp_path, 'val', 1, *made)[0]
     assert 'far too few' in not_ego4d(val[::2], tmp_path, 'val')[0] and '49 clips' in not_ego4d(val[1200:], tmp_path, 'val')[0]
     assert 'every 13th row' in not_ego4d(val, tmp_path, 'val', 13)[0]
     assert 'no published numbers for train' in not_ego4d(val, tmp_path, 'train')[0]
@@ -168,7 +173,10 @@ def run(name, out, **parameters):
 
 def test_compare_notebook(two, tmp_path):
     training = make_training(tmp_path / 'train', lr=1e-3)
+    (tmp_path / 'out' / 'figures').mkdir(parents=True)
+    (tmp_path / 'out' / 'figures' / 'disagree_9.png').write_text('old')
     out = run('compare', tmp_path / 'out', runs=[*map(str, two), str(training)], draws=100)
+    assert not (out / 'figures' / 'disagree_9.png').exists()
     made = json.loads((out / 'comparison.json').read_text())
     assert made['rows'] == 240 and made['differences']['b']['mAP']['low'] > 0
     assert len(pd.read_csv(out / 'disagreements.csv')) == len(disagreements(table(), table(0.2)))
@@ -213,11 +221,13 @@ def test_nothing_of_an_earlier_run_is_left(one_class, tmp_path):
     out.mkdir()
     left = 'predictions.parquet gt.csv pred.csv submission.json slices.csv error_runs.csv results.csv results.md results.tex report.html'
     for name in left.split(): (out / name).write_text('old')
+    (out / 'figures').mkdir()
+    (out / 'figures' / 'timeline_3.png').write_text('old')
     write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
     write_json(out / 'settings.json', dict(parameters=dict(data_dir=str(one_class))))
     own = dict(threshold=str(out / 'metrics.json'), temperature=str(out / 'metrics.json'))
     with pytest.raises(pm.PapermillExecutionError): run('evaluate', out, data_dir=str(one_class), checkpoint='no.pt', **own)
-    assert not [name for name in [*left.split(), 'metrics.json'] if (out / name).exists()]
+    assert not [name for name in [*left.split(), 'metrics.json'] if (out / name).exists()] and not (out / 'figures').exists()
     write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
     metrics = json.loads((run('evaluate', out, data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'), **own)
                           / 'metrics.json').read_text())
@@ -243,6 +253,21 @@ def test_evaluate_notebook_without_the_folder_of_crops(sample, tmp_path):
     with pytest.raises(pm.PapermillExecutionError, match='expected 1 for split = test'):
         run('evaluate', tmp_path / 'few', **given, stride=2)
     assert not (tmp_path / 'few' / 'settings.json').exists()
+
+
+def test_what_is_left_out_is_reported(one_class, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(one_class, root, symlinks=True)
+    lost, kept = split_clips(root, 'val')
+    (root / 'faces' / f'{lost}.arrow').unlink()
+    note_unavailable(root / 'faces', {lost: 'the video is broken'})
+    out = run('evaluate', tmp_path / 'val', data_dir=str(root), checkpoint=str(root / 'fresh.pt'))
+    metrics = json.loads((out / 'metrics.json').read_text())
+    note = f'1 of 2 listed clips are left out: prepare.ipynb found them unavailable, first: {lost} (the video is broken)'
+    assert metrics['n_clips_left_out'] == 1 and note in metrics['notes']
+    assert note in (out / 'report.html').read_text()
+    assert (metrics['labels'], metrics['max_gap']) == ('official', None)
+    assert [r.split(',')[0] for r in (out / 'results.csv').read_text().splitlines()] == ['run', 'fresh']
 
 
 def test_an_empty_split_is_an_error(one_class, tmp_path):

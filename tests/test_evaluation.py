@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_nb.evaluation import (_weighted_ap, average_precision, best_threshold, border_distance, border_profile, bootstrap_by_clip,
-                               check_submission, compare_by_clip, error_runs, lam_metrics, make_submission, metrics_by, operating_points,
-                               read_official, read_submission, resample_clips, segment_metrics, threshold_at, tie_range, with_truth,
+from lam_nb.evaluation import (_draws, _weighted_ap, average_precision, best_threshold, border_distance, border_profile, bootstrap_by_clip,
+                               check_submission, compare_by_clip, error_runs, fitted_notes, lam_metrics, make_submission, metrics_by,
+                               operating_points, read_official, read_submission,
+                               resample_clips, segment_metrics, threshold_at, tie_range, with_truth,
                                write_official, write_submission)
 
 HERE = Path(__file__).parent
@@ -356,10 +357,66 @@ def test_stable_order_of_ties():
         assert lam_metrics(table([1, 0, 1], [0.0, 0.0, 1.0]))['AP_looking'] == 1.0
 
 
-@given(st.floats(-8, 8), st.floats(0.8, 5), st.floats(0.8, 5))
+@given(st.floats(-25, 25), st.floats(0.8, 5), st.floats(0.8, 5))
 def test_a_threshold_parts_the_same_rows_at_another_temperature(logit, found_at, temperature):
-    logits = logit + np.array([-1, -0.01, 0, 0.01, 1])
+    logits = logit + np.array([-1, -0.1, 0, 0.1, 1])
     score = lambda t: 1 / (1 + np.exp(-logits / t))
     cut = threshold_at(score(found_at)[2], found_at, temperature)
     assert abs(cut - score(temperature)[2]) < 1e-8
     assert ((score(temperature) >= cut) == (logits >= logit)).all()
+
+
+def test_intervals_hold_95_percent_of_the_draws():
+    rng = np.random.default_rng(0)
+    t = table(rng.integers(0, 2, 200), rng.random(200), clips=8)
+    draws = _draws(t, resample_clips(8, 300, 0), 0.5)
+    found = bootstrap_by_clip(t, n=300)
+    for metric, values in draws.items():
+        assert np.allclose(found.loc[metric, ['low', 'high']].astype(float), np.percentile(values, [2.5, 97.5]))
+    assert found.low['mAP'] < found.value['mAP'] < found.high['mAP']
+    groups = metrics_by(t, np.zeros(200), n=300)
+    assert np.allclose(groups[['AP_looking_low', 'AP_looking_high']], np.percentile(draws['AP_looking'], [2.5, 97.5]))
+    few = table(rng.integers(0, 2, 80), rng.random(80), clips=4)
+    for found in (bootstrap_by_clip(few, n=50), compare_by_clip(few, few, n=50)):
+        assert found[['low', 'high']].isna().all(axis=None) and (found.note == 'only 4 clips: too few for an interval').all()
+
+
+def test_border_profile_by_hand():
+    profile = border_profile(table([0, 0, 1, 1, 0, 0], [.1, .2, .7, .4, .3, .1], clips=1))
+    assert profile.index.tolist() == [-2, -1, 1] and profile.n_rows.tolist() == [2, 2, 2]
+    assert np.allclose(profile.score, [.1, .25, .55]) and profile.called.tolist() == [0, 0, .5]
+
+
+def test_ties_of_either_class_are_noted():
+    one = np.r_[np.zeros(50), np.ones(50)].astype(int)
+    assert [n for n in lam_metrics(table(one, np.full(100, .5)))['notes'] if 'AP_looking' in n]
+    scores = np.r_[1e-20 * np.arange(1, 51)[::-1], 1e-20 * np.arange(1, 51)]            # 1 - score is 1 for all: only that class has ties
+    notes = lam_metrics(table(one, scores))['notes']
+    assert [n for n in notes if 'AP_not_looking' in n] and not [n for n in notes if 'AP_looking' in n]
+    assert not lam_metrics(table(one, np.linspace(.1, .9, 100)))['notes']
+
+
+def test_what_a_fitted_number_was_not_fitted_for_is_said(tmp_path):
+    file = tmp_path / 'metrics.json'
+    file.write_text(json.dumps(dict(split='val', smoothing=9, flip=True, checkpoint=None, checkpoints=['a.pt', 'b.pt'], ensemble='logits')))
+    same = dict(threshold=str(file), temperature=str(file), data_dir='d', split='test', smoothing=9, flip=True, checkpoint='c.pt',
+                checkpoints=['a.pt', 'b.pt'], ensemble='logits')
+    assert fitted_notes(same) == []
+    for change, words, count in ((dict(split='val'), 'very rows', 2), (dict(smoothing=0), 'smoothing = 9', 1),
+                                 (dict(flip=False), 'flip', 2), (dict(checkpoints=['a.pt']), 'other weights', 2),
+                                 (dict(checkpoints=[]), 'other weights', 2),
+                                 (dict(ensemble='probabilities'), 'ensemble = logits', 2)):
+        notes = fitted_notes(same | change)
+        assert len(notes) == count and all(words in n for n in notes), (change, notes)
+
+
+@pytest.mark.parametrize('label', [2, 257, -2])
+def test_labels_that_are_none_are_refused(label, tmp_path):
+    t = table([0, 1, 0], [.1, .2, .3])
+    write_official(t, tmp_path)
+    text = (tmp_path / 'gt.csv').read_text()
+    (tmp_path / 'gt.csv').write_text(text.replace('track,1', f'track,{label}'))
+    with pytest.raises(ValueError, match='1 of 3 rows of gt.csv have a label other than 0 and 1'):
+        read_official(tmp_path / 'gt.csv', tmp_path / 'pred.csv')
+    crops = t.assign(unique_id=list('abc'))
+    with pytest.raises(ValueError, match='1 of 3 rows of the truth'): with_truth(crops, crops.assign(label=[0, label, 1]))

@@ -224,8 +224,9 @@ def test_names_are_drawn_as_they_are():
 
 
 def test_differences_show_what_is_sure():
-    better = P.assign(score=0.5 * P.score + 0.5 * P.label)
-    fig = F.differences({'b': compare_by_clip(P, better, 50), 'same': compare_by_clip(P, P, 20)}, 'a')
+    many = table(tracks=12)
+    better = many.assign(score=0.5 * many.score + 0.5 * many.label)
+    fig = F.differences({'b': compare_by_clip(many, better, 50), 'same': compare_by_clip(many, many, 20)}, 'a')
     dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
     assert [d.get_marker() for d in dots] == ['o'] * 4 + ['D'] * 4 and 'difference to a' in words(fig)
     assert words(F.differences({'b': compare_by_clip(P.assign(label=0), P.assign(label=0), 5)}, 'a')).count('not defined') == 2
@@ -261,3 +262,55 @@ def test_gallery_with_timelines():
 def test_figures_have_their_own_ground():
     "In a dark notebook the labels must not be black on black."
     for fig in (F.precision_recall(P), F.slices(metrics_by(P, 'track_id')), F.gallery([], [])): assert fig.get_facecolor() == (1, 1, 1, 1)
+
+
+# Values, computed by hand
+
+HAND = P[:10].assign(score=[.05] * 4 + [.5] * 2 + [.95] * 4, label=[0, 0, 0, 1, 1, 0, 1, 1, 1, 0])
+
+
+def interval_table(value, low, high):
+    return pd.DataFrame(dict(value=[value], low=[low], high=[high], note=['']), index=pd.Index(['mAP'], name='metric'))
+
+
+def test_calibration_is_the_share_of_looking_at_each_score():
+    fig = F.calibration(HAND)
+    x, y = next(line.get_data() for line in fig.axes[0].lines if line.get_marker() == 'o')
+    assert np.allclose(x, [.05, .5, .95]) and np.allclose(y, [.25, .5, .75])
+    assert 'mean error 0.160' in words(fig)                                   # (4 * 0.2 + 2 * 0 + 4 * 0.2) / 10
+    assert [bar.get_height() for bar in fig.axes[1].patches] == [4, 0, 0, 0, 0, 2, 0, 0, 0, 4]
+
+
+def test_roc_area_and_point():
+    fig = F.roc(HAND, 0.5)
+    assert 'area 0.740' in words(fig)                                         # 18.5 of 25 pairs
+    dot = next(line for line in fig.axes[0].lines if line.get_marker() == 'o')
+    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (.4, .8)               # 2 of 5 false alarms, 4 of 5 found
+
+
+def test_histogram_shows_the_share_of_each_class():
+    fig = F.score_histogram(HAND, bins=10)
+    for patch, colour, shares in zip(fig.axes[0].patches, (F.NOT_LOOKING, F.LOOKING), ([.6, .2, .2], [.2, .2, .6]), strict=True):
+        assert patch.get_edgecolor() == matplotlib.colors.to_rgba(colour)
+        corners = patch.get_xy()
+        high = [corners[(corners[:, 0] > a - .01) & (corners[:, 0] < a + .11), 1].max() for a in (0, .5, .9)]
+        assert np.allclose(high, shares)
+
+
+def test_intervals_and_differences_say_low_then_high():
+    for fig, text in ((F.intervals(interval_table(.8, .7, .9)), '0.800 [0.700, 0.900]'),
+                      (F.differences({'b': interval_table(.8, .7, .9)}, 'a'), '+0.800 [+0.700, +0.900]'),
+                      (F.differences({'b': interval_table(-.8, -.9, -.7)}, 'a'), '-0.800 [-0.900, -0.700]')):
+        assert text in words(fig)
+        sign = -1 if '-' in text else 1
+        assert [sorted(line.get_xdata()) for line in fig.axes[0].lines if len(line.get_xdata()) == 2 and not line.get_xdata()[0] == 0] == [
+            sorted([sign * .7, sign * .9])]
+        assert [line.get_xdata()[0] for line in fig.axes[0].lines if line.get_marker() == 'o'] == [sign * .8]
+
+
+def test_of_few_clips_no_interval_is_drawn_as_if_it_were_sure():
+    better = P.assign(score=0.5 * P.score + 0.5 * P.label)
+    fig = F.differences({'b': compare_by_clip(P, better, 50)}, 'a')
+    dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
+    assert [d.get_marker() for d in dots] == ['D'] * 4 and 'only 2 clips: too few for an interval' in words(fig) and '[' not in words(fig)
+    assert '[' not in words(F.intervals(bootstrap_by_clip(P, 50)))

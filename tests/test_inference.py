@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
 from lam_nb.inference import (
-    EvaluateSettings, ensemble_scores, fast_copy, fit_temperature, load_model, mean_logit, predict, predict_split, sigmoid, smooth_scores)
+    EvaluateSettings, ensemble_scores, fast_copy, fit_temperature, fitted_value, load_model, mean_logit, predict, predict_split, sigmoid,
+    smooth_scores, stored_clips)
 from lam_nb.models import BaselineLSTM, GazeLSTM, normalise, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows
@@ -265,6 +267,7 @@ def test_temperature_lowers_the_loss_and_nothing_else(tmp_path):
     toy = pd.DataFrame(dict(logit=honest * 1.7, label=rng.random(500) < sigmoid(honest)))
     loss = lambda t: -np.log(np.where(toy.label, sigmoid(toy.logit / t), sigmoid(-toy.logit / t))).mean()
     fitted = fit_temperature(toy)
+    assert fit_temperature(toy.assign(label=toy.logit > 0)) is None and fit_temperature(toy.assign(label=toy.logit < 0)) is None
     assert loss(fitted) < min(loss(fitted * f) for f in (.5, .9, .99, 1.01, 1.1, 2)) and 1.3 < fitted < 2.2
     settings = toy_split(tmp_path, [20])
     (tmp_path / 'metrics.json').write_text(f'{{"fitted_temperature": {fitted}}}')
@@ -289,7 +292,7 @@ def test_input_that_does_not_fit_is_refused(tmp_path):
     save_checkpoint(tmp_path / 'nan.pt', spoilt, image_size=32)
     assert 'NaN' in refused(settings, checkpoint=str(tmp_path / 'nan.pt'))
     assert 'No checkpoint at' in refused(settings, FileNotFoundError, checkpoint=str(tmp_path / 'none.pt'))
-    assert 'holds no number fitted_temperature' in refused(settings, temperature=str(tmp_path / 'split/val.list'))
+    assert 'holds no usable number fitted_temperature' in refused(settings, temperature=str(tmp_path / 'split/val.list'))
     assert 'metrics.json of an evaluate run' in refused(settings, FileNotFoundError, temperature='nowhere.json')
 
 
@@ -337,3 +340,38 @@ def test_smoothing_counts_a_frame_once():
     "Two crops of one challenge frame: their median stands for the frame."
     table = pd.DataFrame(dict(clip_uid='c', track_id='t', frame=[1, 2, 2, 3], score=[.1, .9, .5, .3]))
     assert smooth_scores(table, 3).score.round(6).tolist() == [.4, .3, .3, .5]
+
+
+@pytest.mark.parametrize('value', ['null', '0', '-1', 'true', 'Infinity', 'NaN', '"2"'])
+def test_a_number_from_a_file_must_be_one(tmp_path, value):
+    (tmp_path / 'metrics.json').write_text(f'{{"fitted_temperature": {value}}}')
+    with pytest.raises(ValueError, match='no usable number fitted_temperature'):
+        fitted_value(str(tmp_path / 'metrics.json'), 'fitted_temperature')
+
+
+def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path):
+    class Other(BaselineLSTM): pass
+    save_checkpoint(tmp_path / 'other.pt', Other(), image_size=32)
+    with pytest.raises(ValueError, match="of a model 'Other', which is not known here; known are BaselineLSTM"):
+        load_model(tmp_path / 'other.pt')
+
+
+@pytest.mark.parametrize('change', [dict(labels='is_at_me'), dict(max_gap=15), dict(quality=50), dict(image_size=48), dict(frame_offset=1)])
+def test_stores_made_with_other_settings_are_not_mixed(tmp_path, change):
+    about = dict(source='videos', frame_offset=-1, image_size=32, image_format='png', quality=90, labels='official', max_gap=None)
+    toy_stores(tmp_path, [20, 20])
+    for uid, made in (('clip-0', about), ('clip-1', about | change)):
+        store = ClipFaces(store_path(tmp_path, uid))
+        pictures = [([i], bytes(store.image(i))) for i in range(len(store.table)) if store.image(i) is not None]
+        write_store(tmp_path / f'{uid}.arrow', store.table, pictures, made)
+    for use in (lambda: predict(lively_model(), tmp_path, ['clip-0', 'clip-1']), lambda: FaceWindows(tmp_path, ['clip-0', 'clip-1'])):
+        with pytest.raises(ValueError, match=f'made with different settings, {next(iter(change))}: '): use()
+
+
+def test_a_stray_folder_among_the_crops_is_no_video(tmp_path):
+    for name in ('v/1/00001_a.jpg', '__MACOSX/v/._00001_a.jpg', '__MACOSX/1/._00001_a.jpg'):
+        (tmp_path / 'videos_challenge' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'videos_challenge' / name).write_bytes(cv2.imencode('.jpg', np.full((32, 32, 3), 90, np.uint8))[1].tobytes())
+    settings = PrepareSettings(image_size=32, workers=1)
+    prepare_faces({'test': split_faces(tmp_path, 'test', settings)[0]}, tmp_path, tmp_path / 'faces', settings)
+    assert stored_clips(tmp_path, tmp_path / 'faces', 'test') == ['v']

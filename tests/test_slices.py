@@ -1,10 +1,12 @@
 "Facts about rows: measured on the right pictures, counted in the right groups."
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
 from lam_nb.evaluation import lam_metrics
+from lam_nb.faces import encode_face, write_store
 from lam_nb.slices import EDGES, fact_groups, head_angles, picture_facts, row_facts, slice_tables, slices_csv, weakest
 from lam_nb.windows import window_strips
 
@@ -66,3 +68,44 @@ def test_head_angles(predictions):
 def test_weakest_groups():
     table = pd.DataFrame(dict(AP_looking=[.9, np.nan, .2, .5]), index=list('abcd'))
     assert weakest(table, 3).index.tolist() == ['c', 'd', 'a'] and weakest(table, 4) is table
+
+
+def test_facts_computed_by_hand():
+    rows = pd.DataFrame(dict(clip_uid='c', track_id=['a', 'a', 'a', 'b'], person_id=['1', '1', '1', ''], frame=[0, 1, 2, 0],
+                             x1=0., y1=0., x2=[16., 9, 9, 100], y2=[9., 16, 4, 0], label=[0, 1, 1, 0],
+                             interpolated=[False, True, False, False], score=.5))
+    facts = row_facts(rows)
+    assert facts.face_size.tolist() == [12, 12, 6, 0]                          # sides of squares of the same area
+    assert facts.box.tolist() == ['annotated', 'interpolated', 'annotated', 'annotated']
+    assert facts.track_length.tolist() == [3, 3, 3, 1] and facts.border.tolist()[:3] == [1, 1, 2] and np.isnan(facts.border[3])
+    assert facts.person.tolist()[:3] == ['c, person 1'] * 3 and pd.isna(facts.person[3])
+    tables = slice_tables(rows, facts, n=0)
+    assert tables['track_length'].chance.to_dict() == {'1 to 30': .5}
+    assert tables['box'].chance.to_dict() == {'annotated': 1 / 3, 'interpolated': 1}
+
+
+def test_classes_are_named_by_what_they_hold():
+    groups = fact_groups(pd.DataFrame(dict(face_size=[0, 23.9, 24, 191, 192, 1e4], border=[1., 2, 3, 4, 30, 31])))
+    assert groups['face_size'].tolist() == ['0 to 23', '0 to 23', '24 to 31', '128 to 191', '192 and more', '192 and more']
+    assert groups['border'].tolist() == ['1', '2 to 3', '2 to 3', '4 to 7', '16 to 30', '31 and more']
+    quarters = fact_groups(pd.DataFrame(dict(sharpness=[8., 7, 6, 5, 4, 3, 2, 1])))['sharpness']
+    assert quarters.tolist() == ['sharpest quarter'] * 2 + ['third'] * 2 + ['second'] * 2 + ['blurred quarter'] * 2
+
+
+def test_sharpness_is_the_variance_of_the_laplacian(sample, predictions):
+    rows = predictions.sample(10, random_state=1)
+    for strip, sharpness in zip(window_strips(sample / 'faces', rows, 64), picture_facts(sample / 'faces', rows).sharpness):
+        grey = np.pad(cv2.cvtColor(strip[3], cv2.COLOR_RGB2GRAY).astype(float), 1, mode='reflect')
+        laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+        assert np.isclose(sharpness, laplacian.var())
+
+
+def test_two_crops_of_one_frame_are_told_apart(tmp_path):
+    levels = [10, 80, 200, 30]
+    faces = pd.DataFrame(dict(clip_uid='v', track_id='t', person_id='', frame=[1, 2, 2, 3], x1=np.nan, y1=np.nan, x2=np.nan, y2=np.nan,
+                              label=np.int8(-1), interpolated=False, unique_id=list('abcd')))
+    pictures = (([i], encode_face(np.full((32, 32, 3), level, np.uint8), 'png')) for i, level in enumerate(levels))
+    write_store(tmp_path / 'v.arrow', faces, pictures, dict(image_size=32))
+    rows = faces.sample(frac=1, random_state=3)
+    shown = [strip[3].mean() for strip in window_strips(tmp_path, rows, 32)]
+    assert shown == [levels[i] for i in rows.index] == picture_facts(tmp_path, rows).brightness.tolist()
