@@ -76,9 +76,13 @@ def load_manifests(
     "What all manifests below `data_dir` list of a kind."
     _check_kind(kind)
     places = [f'v2/{kind}/manifest.csv', f'{kind}/manifest.csv', 'csv/manifest.csv', 'manifest.csv']
-    tables = [read_manifest(Path(data_dir) / p) for p in places if (Path(data_dir) / p).is_file()]
+    tables, faults = [], []
+    for path in (Path(data_dir) / p for p in places):
+        try: tables += [read_manifest(path)] if path.is_file() else []
+        except ValueError as e: faults.append(e)                 # some other file of that name
     tables = [table[(table.kind == kind) & (table.uid != '')] for table in tables]
     if any(len(table) for table in tables): return pd.concat(tables).drop_duplicates('uid', ignore_index=True)
+    if faults: raise faults[0]
     raise FileNotFoundError(f'no manifest of {kind} below {data_dir}: looked for {", ".join(places)}. '
                             f'`fetch_manifest` or the command `ego4d -o DIR --datasets {kind} --benchmarks AV -y` gets it.')
 

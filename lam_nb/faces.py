@@ -66,10 +66,12 @@ def challenge_faces(
     for file in sorted(folder.glob('*/*')):
         name = re.fullmatch(r'(\d{1,9})_(.+)\.(jpe?g|png)', file.name, re.IGNORECASE)
         try:
-            if not name: raise ValueError(f'not <frame>_<unique_id>.jpg: {file.name[:80]}')
+            if not name: raise ValueError(f'not <frame>_<unique_id>.jpg: {file.name[:80]!a}')
             track, unique = check_id(file.parent.name, 'track_id'), check_id(name[2], 'unique_id')
             rows.append((folder.name, track, int(name[1]), unique, str(file)))
-        except ValueError as e: skipped.append(dict(clip_uid=folder.name, track_id=file.parent.name, frame=-1, reason=str(e), count=1))
+        except ValueError as e:                                    # names that are no text are written as escapes
+            video, track = (text.encode('utf-8', 'backslashreplace').decode() for text in (folder.name, file.parent.name))
+            skipped.append(dict(clip_uid=video, track_id=track, frame=-1, reason=str(e), count=1))
     faces = pd.DataFrame(rows, columns=['clip_uid', 'track_id', 'frame', 'unique_id', 'file'])
     faces.insert(2, 'person_id', '')
     for column in ('x1', 'y1', 'x2', 'y2'): faces[column] = np.nan

@@ -113,7 +113,7 @@ def extract_frames(
 ) -> int: # how many frames the folder holds
     "Every picture of a clip as a JPEG file, thirty a second, numbered from 1."
     folder = Path(folder)
-    if folder.is_dir(): return len(list(folder.glob('img_*.jpg')))
+    if there := len(list(folder.glob('img_*.jpg'))): return there
     with atomic_folder(folder) as part:
         for frame, start, stop in _shown(video, 0, zero):
             data = cv2.imencode('.jpg', cv2.cvtColor(_rgb(frame), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -390,7 +390,7 @@ def test_border_profile_by_hand():
 def test_ties_of_either_class_are_noted():
     one = np.r_[np.zeros(50), np.ones(50)].astype(int)
     assert [n for n in lam_metrics(table(one, np.full(100, .5)))['notes'] if 'AP_looking' in n]
-    scores = np.r_[1e-20 * np.arange(1, 51)[::-1], 1e-20 * np.arange(1, 51)]            # 1 - score is 1 for all: only that class has ties
+    scores = 1e-20 * np.arange(1, 101)                                                   # 1 - score is 1 for all: only that class has ties
     notes = lam_metrics(table(one, scores))['notes']
     assert [n for n in notes if 'AP_not_looking' in n] and not [n for n in notes if 'AP_looking' in n]
     assert not lam_metrics(table(one, np.linspace(.1, .9, 100)))['notes']
