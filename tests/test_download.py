@@ -534,3 +534,11 @@ def test_profiles(monkeypatch, tmp_path):
     with pytest.raises(PermissionError, match='known profiles: ego4d'): dl.s3_client('other')
     monkeypatch.setenv('AWS_PROFILE', 'gone')
     with pytest.raises(PermissionError, match='(gone)'): dl.s3_client()
+
+
+def test_a_stranger_among_the_manifests_is_no_obstacle(tmp_path):
+    write_manifest(tmp_path, [('v', 's3://ego/v')])
+    (tmp_path / 'manifest.csv').write_text('a list of something else')
+    assert dl.load_manifests(tmp_path, 'full_scale').uid.tolist() == ['v']
+    (tmp_path / 'full_scale/manifest.csv').unlink()
+    with pytest.raises(ValueError, match='manifest.csv'): dl.load_manifests(tmp_path, 'full_scale')

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
-from lam_nb.faces import ClipFaces, note_unavailable, store_path
+from lam_nb.faces import ClipFaces, challenge_faces, note_unavailable, store_path
 from lam_nb.preparation import (
-    PrepareSettings, Source, alignment, challenge_root, clip_origins, find_source, prepare_clip, prepare_faces, unpack_crops,
-    write_official_files)
+    PrepareSettings, alignment, challenge_root, clip_origins, find_source, prepare_clip, prepare_faces, unpack_crops,
+    share_clips, write_for_others, write_official_files)
 from lam_nb.videos import cut_clip, extract_frames, extract_wave, video_frames
 
 
@@ -442,9 +442,6 @@ def test_the_alignment_check_finds_a_shift(sample, shift):
     assert table.pairs[0] >= 5 and int(table.offset[table.difference.idxmin()]) == -1 - shift
 
 
-def test_challenge_source_needs_no_alignment(): assert Source('crops', None, 0).offset == 0
-
-
 # ---- following a download ----------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -554,3 +551,173 @@ def test_odd_stores_are_made_anew(sample, tmp_path):
 def test_more_shards_than_clips(sample, tmp_path):
     with pytest.raises(ValueError, match='no clips for shard 7 of 8: there are 2'):
         prepare_faces({'train': load_faces(sample, 'train')[0]}, sample, tmp_path, PrepareSettings(shard=7, num_shards=8))
+
+
+# ---- what a second review found ----------------------------------------------------------------------------------------
+
+def shown(faces_dir, uid='clip'):
+    "How bright each row's face of `long_video` is, and how much of it the bar covers: (n, 2)."
+    store = ClipFaces(store_path(faces_dir, uid))
+    faces = [store.picture(row).astype(float).mean(2) for row in range(len(store.table))]
+    return np.stack([(face.max(), (face < 8).mean()) for face in faces])
+
+
+def test_an_offset_means_the_same_for_a_recording_and_the_clip_cut_from_it(tmp_path, long_video):
+    found = []
+    for name, runs in (('plain', [[]]), ('cut', [['clips'], ['clips']])):            # the last run finds the clip of the one before
+        faces = full_scale_data(tmp_path / name, long_video)
+        for n, also in enumerate(runs):
+            settings = PrepareSettings(image_size=32, workers=1, frame_offset=3, quality=95 - n, also_write=also)
+            done = prepare_faces({'train': faces}, tmp_path / name, tmp_path / name / 'faces', settings)
+            assert done.status.tolist() == ['made']
+            found.append(shown(tmp_path / name / 'faces')[:-5, 1])                   # the last ones lie beyond the clip
+    assert len(found) == 3 and all(np.abs(found[0] - other).max() < .05 for other in found)
+    assert all(np.abs(found[0][1:] - other[:-1]).mean() > .1 for other in found)        # one picture later would be noticed
+
+
+def test_a_store_of_another_offset_is_not_kept_when_the_video_is_gone(tmp_path, long_video):
+    faces = full_scale_data(tmp_path, long_video)
+    prepare = lambda **s: prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1, **s))
+    assert prepare().status[0] == 'made' and prepare(frame_offset=1, delete_videos=True).status[0] == 'made'
+    again = prepare()
+    assert again.status[0] == 'failed' and 'no pictures of clip' in again.reason[0] and prepare(frame_offset=1).status[0] == 'kept'
+
+
+def test_clips_that_another_run_has_just_made_are_no_error(tmp_path):
+    note_unavailable(tmp_path, dict(a='broken', b='broken'))
+    (tmp_path / 'unavailable/a.txt').unlink()
+    (tmp_path / 'unavailable/a.txt').symlink_to('gone')                                   # listed, but gone when it is read
+    assert note_unavailable(tmp_path, {}) == dict(b='broken')
+
+
+def test_a_full_disk_still_ends_with_a_table(sample, tmp_path, monkeypatch, capsys):
+    import errno
+
+    from lam_nb import preparation
+
+    def full(faces_dir, reasons):
+        if reasons: raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(preparation, 'note_unavailable', full)
+    faces = one_clip(sample)
+    done = prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
+    assert done.status.tolist() == ['failed'] and 'no pictures' in done.reason[0] and 'No space left' in capsys.readouterr().out
+
+
+def test_what_killed_runs_left_is_removed(sample, tmp_path):
+    old, new = [], []
+    for folder in ('faces', 'faces/unavailable', 'data/videos', 'data/video_imgs', 'data/wave', 'data'):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, into in (('.clip.mp4.abcd1234.part.mp4', old), ('.clip.mp4.wxyz6789.part.mp4', new), ('.profile', new)):
+            into.append(tmp_path / folder / name)
+            into[-1].write_text('')
+        for name, into in (('.clip.abcd1234.part', old), ('.clip.wxyz6789.part', new)):
+            into.append(tmp_path / folder / name)
+            into[-1].mkdir()
+            (into[-1] / 'img_00001.jpg').write_text('')
+    for path in [*old, *(p / 'img_00001.jpg' for p in old if p.is_dir()), *(p for p in new if p.is_dir())]: os.utime(path, (0, 0))
+    with pytest.raises(ValueError, match='has a face'): prepare_faces({}, tmp_path / 'data', tmp_path / 'faces', PrepareSettings())
+    prepare_faces({'train': one_clip(sample)}, tmp_path / 'data', tmp_path / 'faces', PrepareSettings(workers=1))
+    assert not [p for p in old if p.exists()] and all(p.exists() for p in new)
+
+
+@pytest.mark.parametrize('change', [dict(source='videos', download='full_scale'), dict(source='frames', download='clips'),
+                                    dict(source='crops', download='clips'), dict(source='full_scale', download='clips')])
+def test_downloads_that_nobody_reads_are_refused(change):
+    with pytest.raises(ValueError, match=f'download = {change["download"]} brings nothing that source = {change["source"]} reads'):
+        PrepareSettings(**change)
+
+
+def test_clips_are_downloaded_by_their_own_ids():
+    clips = [('train', pd.DataFrame(dict(clip_uid=[uid])), ('video', 0, 90)) for uid in 'ab']
+    assert list(share_clips(clips, PrepareSettings(delete_videos=True))) == ['video']
+    assert list(share_clips(clips, PrepareSettings(delete_videos=True, download='clips'))) == ['a', 'b']
+
+
+def test_a_video_stays_until_its_other_clips_have_these_settings(long_video, tmp_path):
+    full_scale_data(tmp_path, long_video)
+    data = json.loads((tmp_path / 'json/av_train.json').read_text())
+    first = data['videos'][0]['clips'][0]
+    data['videos'][0]['clips'] += [{**first, 'clip_uid': 'second'}, {**first, 'clip_uid': 'empty', 'persons': first['persons'][:1]}]
+    (tmp_path / 'json/av_train.json').write_text(json.dumps(data))
+    faces, video = load_faces(tmp_path, 'train')[0], tmp_path / 'full_scale/video.mp4'
+    of = lambda uid: faces[faces.clip_uid == uid].reset_index(drop=True)
+    prepare = lambda table, *more, **s: prepare_faces({'train': table}, tmp_path, tmp_path / 'faces',
+                                                      PrepareSettings(workers=1, delete_videos=True, **s), *more).status.tolist()
+    note_unavailable(tmp_path / 'faces', dict(second='403 ExpiredToken', empty=''))
+    assert prepare(of('clip'), ['empty'], image_size=32) == ['made'] and video.exists()       # a passing reason
+    assert prepare(of('second'), ['empty'], image_size=64) == ['made'] and video.exists()     # the other's faces are too small
+    assert prepare(of('clip'), ['empty'], image_size=64) == ['made'] and not video.exists()
+
+
+def test_frames_of_a_ready_made_clip_are_those_of_the_official_extraction(tmp_path):
+    (tmp_path / 'v2/clips').mkdir(parents=True)
+    video = write_video(tmp_path / 'v2/clips/clip.mp4', [t + .032 for t in THIRTIETHS], sound_at=0, options=dict(bf='0'))
+    extract_frames(video, tmp_path / 'official')
+    (tmp_path / 'video_imgs/clip').mkdir(parents=True)                                      # an empty folder is not done
+    assert write_for_others(tmp_path, 'clip', find_source(tmp_path, 'clip'), None, ['frames']) == []
+    ours, theirs = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ('video_imgs/clip', 'official'))
+    assert ours == theirs and [level(cv2.imread(str(tmp_path / f'official/img_0000{k}.jpg'))) for k in (1, 2, 3)] == [0, 0, 1]
+
+
+def test_quoted_persons_have_one_name_in_the_official_files(tmp_path, long_video):
+    full_scale_data(tmp_path, long_video)
+    file = tmp_path / 'json/av_train.json'
+    file.write_text(file.read_text().replace('"person_id": "1"', '"person_id": "\'1\'"').replace('"person": "1"', '"person": "\'1\'"'))
+    assert write_official_files(tmp_path, 'train') == []
+    track, = (tmp_path / 'json_original/clip').iterdir()
+    segments = json.loads((tmp_path / 'result_LAM/clip.json').read_text())
+    assert {row['Person ID'] for row in json.loads(track.read_text())} == {row['label'] for row in segments} == {'1'}
+    assert load_faces(tmp_path, 'train')[0].label.sum() == 18
+
+
+def zipped(path, *names):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, 'w') as z:
+        for name in names: z.writestr(name, jpeg())
+
+
+def crops_in(root): return sorted(str(p.relative_to(root)) for p in root.rglob('*.jpg'))
+
+
+def test_archives_that_come_later_are_unpacked_too(tmp_path):
+    zipped(tmp_path / 'v2/social_test/part1.zip', 'videos_challenge/v1/7/00001_a.jpg')
+    (tmp_path / 'videos_challenge').mkdir()                                                 # an empty folder hides no archive
+    root, out = unpack_crops(tmp_path)
+    assert crops_in(root) == ['v1/7/00001_a.jpg'] and not len(out)
+    zipped(tmp_path / 'v2/social_test/part2.zip', 'videos_challenge/v1/7/00002_b.jpg', 'videos_challenge/v2/7/00001_c.jpg')
+    for _ in range(2): assert crops_in(unpack_crops(tmp_path)[0]) == ['v1/7/00001_a.jpg', 'v1/7/00002_b.jpg', 'v2/7/00001_c.jpg']
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith('.part')]
+    shutil.rmtree(root)
+    (root / 'v3/7').mkdir(parents=True)
+    (root / 'v3/7/00001_d.jpg').write_bytes(jpeg())                                         # somebody's own folder stays as it is
+    assert crops_in(unpack_crops(tmp_path)[0]) == ['v3/7/00001_d.jpg'] and 'part1.zip: not unpacked' in unpack_crops(tmp_path)[1].reason[0]
+
+
+@pytest.mark.parametrize('place', ['v1/social_test/videos_challenge', 'v2/social_test', 'v1/social_test'])
+def test_crops_are_found_where_the_command_may_leave_them(tmp_path, place):
+    (tmp_path / place / 'v1/7').mkdir(parents=True)
+    (tmp_path / place / 'v1/7/00001_a.jpg').write_bytes(jpeg())
+    assert challenge_root(tmp_path) == tmp_path / place == unpack_crops(tmp_path)[0]
+
+
+def test_odd_archives(tmp_path):
+    zipped(tmp_path / 'v1/social_test/v9.zip', '7/00001_a.jpg')                             # one of a single video
+    zipped(tmp_path / 'inner.zip', 'note.txt')
+    with tarfile.open(tmp_path / 'v1/social_test/more.tar', 'w') as t:
+        for name, data in (('videos_challenge/v1/7/00001_a.jpg', jpeg()), ('masks/v1/7/00001_a.jpg', b'mask'),
+                           ('inner.zip', (tmp_path / 'inner.zip').read_bytes())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            t.addfile(member, io.BytesIO(data))
+    root, out = unpack_crops(tmp_path)
+    assert crops_in(root) == ['v1/7/00001_a.jpg', 'v9/7/00001_a.jpg'] and (root / 'v1/7/00001_a.jpg').read_bytes() == jpeg()
+    assert out['count'].tolist() == [2] and 'a second one of that name, in more.tar' in out.reason[0]
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    (tmp_path / 'v/7').mkdir(parents=True)
+    (tmp_path / 'v/7/00001_a.jpg').write_bytes(jpeg())
+    with open(os.fsencode(str(tmp_path / 'v/7/')) + b'/\xff.jpg', 'wb'): pass
+    faces, skipped = challenge_faces(tmp_path / 'v')
+    assert len(faces) == 1 and len(skipped) == 1
+    json.dumps(skipped, ensure_ascii=False).encode()
