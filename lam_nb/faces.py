@@ -165,7 +165,8 @@ class ClipFaces:
         return np.concatenate([np.zeros(0, bool), *empty])
 
     def places(self, rows: pd.DataFrame) -> list[int]: # row numbers of `rows` (with track_id, and unique_id or frame) in this store
-        name = 'unique_id' if 'unique_id' in rows else 'frame'             # a challenge track may show a frame twice
+        crops = 'unique_id' in rows and (self.table.unique_id != '').any()         # a challenge track may show a frame twice
+        name = 'unique_id' if crops else 'frame'
         at = {key: i for i, key in enumerate(zip(self.table.track_id, self.table[name]))}
         return [at[key] for key in zip(rows.track_id, rows[name])]
 

@@ -6,7 +6,7 @@ import pytest
 
 from lam_nb.annotations import load_faces
 from lam_nb.evaluation import lam_metrics
-from lam_nb.faces import encode_face, write_store
+from lam_nb.faces import ClipFaces, encode_face, write_store
 from lam_nb.slices import EDGES, fact_groups, head_angles, picture_facts, row_facts, slice_tables, slices_csv, weakest
 from lam_nb.windows import window_strips
 
@@ -109,3 +109,15 @@ def test_two_crops_of_one_frame_are_told_apart(tmp_path):
     rows = faces.sample(frac=1, random_state=3)
     shown = [strip[3].mean() for strip in window_strips(tmp_path, rows, 32)]
     assert shown == [levels[i] for i in rows.index] == picture_facts(tmp_path, rows).brightness.tolist()
+
+
+def test_rows_of_crops_and_of_labelled_clips_in_one_table(sample):
+    "As the prepare report has them: where a split has no ids of crops, they are NaN."
+    tables = [ClipFaces(path).table for path in sorted((sample / 'faces').glob('*.arrow'))]
+    mixed = pd.concat([t if t.unique_id.iloc[0] else t.drop(columns='unique_id') for t in tables], ignore_index=True)
+    assert mixed.unique_id.isna().any() and mixed.unique_id.notna().any()
+    rows = mixed.sample(30, random_state=0)
+    brightness = [strip[3].mean() for strip in window_strips(sample / 'faces', rows, 64)]
+    own = {uid: ClipFaces(sample / 'faces' / f'{uid}.arrow') for uid in rows.clip_uid}
+    first = mixed.groupby('clip_uid').cumcount()
+    assert brightness == [own[r.clip_uid].picture(first[r.Index], 64).mean() for r in rows.itertuples()]
