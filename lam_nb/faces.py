@@ -156,8 +156,7 @@ class ClipFaces:
 
     @cached_property
     def missing(self) -> np.ndarray: # (n,) bool: there is no picture
-        null = [i.is_null().to_numpy(zero_copy_only=False) for i in self._images]
-        return np.concatenate([np.zeros(0, bool), *null])
+        return np.concatenate([np.zeros(0, bool), *(i.is_null().to_numpy(zero_copy_only=False) for i in self._images)])
 
     @cached_property
     def black(self) -> np.ndarray: # (n,) bool: the crop is black
@@ -165,8 +164,7 @@ class ClipFaces:
         return np.concatenate([np.zeros(0, bool), *empty])
 
     def places(self, rows: pd.DataFrame) -> list[int]: # row numbers of `rows` (with track_id, and unique_id or frame) in this store
-        crops = 'unique_id' in rows and (self.table.unique_id != '').any()         # a challenge track may show a frame twice
-        name = 'unique_id' if crops else 'frame'
+        name = 'unique_id' if 'unique_id' in rows and self.table.unique_id.any() else 'frame'      # of a crop its id: a frame may have two
         at = {key: i for i, key in enumerate(zip(self.table.track_id, self.table[name]))}
         return [at[key] for key in zip(rows.track_id, rows[name])]
 

@@ -439,7 +439,7 @@ def _test_clips(data_dir, faces_dir):
     if not clips: raise FileNotFoundError(f'neither {root} nor challenge crops in {faces_dir}; run prepare.ipynb with splits=["test"]')
     return clips
 
-# %% ../nbs/09_inference.ipynb #stored-clips
+# %% ../nbs/09_inference.ipynb #left-out-clips
 def left_out_clips(
     data_dir: str | Path, # root of the data
     faces_dir: str | Path, # face store
@@ -449,6 +449,7 @@ def left_out_clips(
     known, clips = note_unavailable(faces_dir, {}), _listed_clips(data_dir, faces_dir, split)
     return {uid: known.get(uid, '') for uid in clips if not store_path(faces_dir, uid).exists()}
 
+# %% ../nbs/09_inference.ipynb #left-out-note
 def left_out_note(
     out: dict[str, str], # as `left_out_clips` gives it, not empty
     n_clips: int, # clips of the split
@@ -457,6 +458,7 @@ def left_out_note(
     uid, why = next(iter(out.items()))
     return f'{len(out)} of {n_clips} listed clips are left out: prepare.ipynb found them unavailable, first: {uid} ({why})'
 
+# %% ../nbs/09_inference.ipynb #stored-clips
 def stored_clips(
     data_dir: str | Path, # root of the data
     faces_dir: str | Path, # face store

@@ -63,7 +63,7 @@ def face_size(
                          f'run prepare.ipynb with image_size={size}')
     return size or max(stored, default=0)
 
-
+# %% ../nbs/07_windows.ipynb #check-stores
 def check_stores(
     stores: list[ClipFaces], # that are used together
 ) -> None:
