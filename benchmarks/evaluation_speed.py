@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Subset
 from lam_nb.annotations import split_clips
 from lam_nb.evaluation import lam_metrics
 from lam_nb.faces import ClipFaces, store_path
-from lam_nb.inference import CPU_BATCH, _threads, autocast, fast_copy, load_model, predict
+from lam_nb.devices import autocast
+from lam_nb.inference import CPU_BATCH, _threads, fast_copy, load_model, predict
 from lam_nb.models import BaselineLSTM, normalise
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 

@@ -21,10 +21,11 @@ import torch
 from measure import in_turns, save, timed
 from torch import nn
 
-from lam_nb.inference import set_arithmetic
+from lam_nb.devices import set_arithmetic
 from lam_nb.models import normalise
 from lam_nb.training import TrainSettings, new_run, train_step
-from lam_nb.windows import FaceWindows, keep_memory, window_batches
+from lam_nb.devices import keep_memory
+from lam_nb.windows import FaceWindows, window_batches
 
 WEIGHTS, WINDOWS, EPOCHS = [0.136, 0.864], 1_200_000, 40
 

@@ -36,12 +36,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 import lam_nb
 from .augmentation import augment
 from .evaluation import lam_metrics
-from .inference import autocast, choose_device, predict, set_arithmetic, stored_clips
+from .devices import autocast, choose_device, set_arithmetic
+from .inference import predict, stored_clips
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
-from .runs import (
-    Progress, Settings, Stopped, _in_kernel, _in_lab, anyone, atomic_path, check_parameters, everyones, launch, project_path,
-    rank_and_size, start_run, stop_requests, write_json)
-from .windows import FaceWindows, window_batches, keep_memory
+from lam_nb.runs import (
+    Progress, Settings, _in_kernel, _in_lab, atomic_path, check_parameters, project_path, start_run,
+    write_json)
+from .processes import Stopped, anyone, everyones, launch, rank_and_size, stop_requests
+from .devices import keep_memory
+from .windows import FaceWindows, window_batches
 
 # %% ../nbs/26_training.ipynb #settings
 class TrainSettings(Settings):

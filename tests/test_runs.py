@@ -11,7 +11,8 @@ from conftest import ROOT
 
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
-from lam_nb.runs import Progress, _plain_stops, atomic_path, launch, rank_and_size, stop_requests
+from lam_nb.runs import Progress, atomic_path
+from lam_nb.processes import _plain_stops, launch, rank_and_size, stop_requests
 
 
 def rank_or_fail(bad_rank):

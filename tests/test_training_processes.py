@@ -19,7 +19,7 @@ from test_training import STATEFUL, as_arguments, finished, same, same_training,
 from lam_nb import training
 from lam_nb.evaluation import lam_metrics
 from lam_nb.inference import EvaluateSettings, predict_split
-from lam_nb.runs import launch, rank_and_size
+from lam_nb.processes import launch, rank_and_size
 from lam_nb.training import submit_slurm, train, train_process
 
 pytestmark = pytest.mark.slow                                              # each process takes seconds to start
