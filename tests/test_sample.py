@@ -4,7 +4,8 @@ import hashlib, json
 import av, cv2, numpy as np, pandas as pd, pytest
 
 import lam_nb.sample as kit
-from lam_nb.sample import make_sample, make_scene, render_frame
+from lam_nb.scenes import make_scene, render_frame
+from lam_nb.sample import make_sample
 
 SMALL = dict(train_clips=2, val_clips=2, test_clips=1, seconds=1.5, width=320, height=240, progress=False)
 
