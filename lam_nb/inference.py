@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'ClipPlan', 'fast_copy', 'face_features', 'mean_logit', 'sigmoid', 'window_logits',
            'predict_clips', 'survey_stores', 'predict', 'smooth_scores', 'ensemble_scores', 'fit_temperature',
-           'fitted_value', 'EvaluateSettings', 'left_out_clips', 'left_out_note', 'stored_clips', 'load_model',
-           'predict_process', 'predict_split']
+           'fitted_value', 'EvaluateSettings', 'load_model', 'predict_process', 'predict_split']
 
 # %% ../nbs/23_inference.ipynb #imports
 import copy, hashlib, json, os, threading
@@ -27,9 +26,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .runs import Progress, Settings, atomic_path, project_path
 from .processes import launch, rank_and_size, share_out
 from .devices import _takes_bf16, autocast, choose_device, set_arithmetic
-from .annotations import sample_rows, split_clips
-from .faces import ClipFaces, challenge_faces, note_unavailable, store_path
-from .preparation import challenge_root
+from .annotations import sample_rows
+from .faces import ClipFaces, store_path
+from .data_checks import stored_clips
 from .windows import check_stores, face_size, one_thread, window_rows
 from .models import FaceTrunk, MODELS, load_weights, normalise, read_checkpoint
 
@@ -379,56 +378,6 @@ class EvaluateSettings(Settings):
         if isinstance(value, float) and not 0 < value < top:
             raise ValueError(f'expected a number above 0{" and below 1" if top == 1 else ""}, or the path of a metrics.json')
         return value
-
-# %% ../nbs/23_inference.ipynb #test-clips
-def _listed_clips(data_dir, faces_dir, split):
-    "The clips of a split, whether they have a face store or not."
-    return _test_clips(data_dir, faces_dir) if split == 'test' else split_clips(data_dir, split)
-
-def _test_clips(data_dir, faces_dir):
-    "The challenge's videos: by the folders that hold crops; by the face stores, where only these were copied to this machine."
-    root = challenge_root(data_dir)
-    if root.is_dir(): return [p.name for p in sorted(root.iterdir()) if len(challenge_faces(p)[0])]
-    stores = [ClipFaces(p) for p in sorted(Path(faces_dir).glob('[!.]*.arrow'))]
-    clips = [store.path.stem for store in stores if store.about.get('split') == 'test']
-    if not clips: raise FileNotFoundError(f'neither {root} nor challenge crops in {faces_dir}; run prepare.ipynb with splits=["test"]')
-    return clips
-
-# %% ../nbs/23_inference.ipynb #left-out-clips
-def left_out_clips(
-    data_dir: str | Path, # root of the data
-    faces_dir: str | Path, # face store
-    split: str, # 'train', 'val' or 'test'
-) -> dict[str, str]: # clip uid -> why prepare.ipynb could not make its store; '' if it did not try
-    "The clips of a split that have no face store."
-    known, clips = note_unavailable(faces_dir, {}), _listed_clips(data_dir, faces_dir, split)
-    return {uid: known.get(uid, '') for uid in clips if not store_path(faces_dir, uid).exists()}
-
-# %% ../nbs/23_inference.ipynb #left-out-note
-def left_out_note(
-    out: dict[str, str], # as `left_out_clips` gives it, not empty
-    n_clips: int, # clips of the split
-) -> str:
-    "A sentence about the clips that are left out."
-    uid, why = next(iter(out.items()))
-    return f'{len(out)} of {n_clips} listed clips are left out: prepare.ipynb found them unavailable, first: {uid} ({why})'
-
-# %% ../nbs/23_inference.ipynb #stored-clips
-def stored_clips(
-    data_dir: str | Path, # root of the data
-    faces_dir: str | Path, # face store
-    split: str, # 'train', 'val' or 'test'
-) -> list[str]: # clip uids
-    "The clips of a split that have a face store; FileNotFoundError if any lacks one that prepare has not found unavailable."
-    clips, out = _listed_clips(data_dir, faces_dir, split), left_out_clips(data_dir, faces_dir, split)
-    if not clips: raise ValueError(f'there is no {split} clip in {data_dir}; run prepare.ipynb with splits=["{split}"] and read its report')
-    unseen = [uid for uid, why in out.items() if not why]
-    if unseen or len(out) == len(clips):
-        first = f', first: {unseen[0]}' if unseen else ''
-        raise FileNotFoundError(f'{len(unseen or out)} of {len(clips)} {split} clips have no face store in {faces_dir}{first}; '
-                                f'run prepare.ipynb with splits=["{split}"]')
-    if out and rank_and_size()[0] == 0: print(left_out_note(out, len(clips)))
-    return [uid for uid in clips if uid not in out]
 
 # %% ../nbs/23_inference.ipynb #load-model
 def load_model(

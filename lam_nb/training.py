@@ -37,7 +37,8 @@ import lam_nb
 from .augmentation import augment
 from .evaluation import lam_metrics
 from .devices import autocast, choose_device, set_arithmetic
-from .inference import predict, stored_clips
+from .data_checks import stored_clips
+from .inference import predict
 from .models import MODELS, load_imagenet, load_weights, normalise, read_checkpoint, save_checkpoint
 from lam_nb.runs import (
     Progress, Settings, _in_kernel, _in_lab, atomic_path, check_parameters, project_path, start_run,
