@@ -20,7 +20,7 @@ import pandas as pd
 from measure import save
 
 from lam_nb.faces import encode_face, store_path, write_store
-from lam_nb.training import epoch_batches, epoch_order
+from lam_nb.batches import epoch_batches, epoch_order
 from lam_nb.windows import FaceWindows, window_batches
 
 TRACKS, SIZE = 10, 16
