@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 from measure import save
 
-from lam_nb.training import TrainSettings, train_seeds
+from lam_nb.training import TrainSettings
+from lam_nb.launching import train_seeds
 
 
 def trained(args, precision: str, folder: Path) -> pd.DataFrame:

@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['TrainSettings', 'learning_rate', 'Run', 'freeze_trunk', 'make_optimizer', 'new_run', 'update_average', 'save_run',
-           'changed_settings', 'check_resume', 'resume_run', 'window_names', 'check_finite', 'train_step', 'data_mark',
-           'train_epoch', 'score_loss', 'validate', 'best_epochs', 'hopeless', 'finish_epoch', 'check_validation',
-           'finish_run', 'status_writer', 'live_view', 'live_display', 'data_folders', 'train_windows', 'train_process',
-           'each_seed', 'start_training', 'train_seeds', 'spread', 'train', 'main', 'submit_slurm']
+           'window_names', 'check_finite', 'train_step', 'data_mark', 'train_epoch', 'score_loss', 'validate',
+           'best_epochs', 'hopeless', 'finish_epoch', 'check_validation', 'finish_run']
 
 # %% ../nbs/26_training.ipynb #imports
-import copy, hashlib, json, math, os, platform, resource, sys, threading, time, zlib
-from base64 import b64encode
-from contextlib import contextmanager, nullcontext, redirect_stdout
+import copy, hashlib, math, platform, resource, time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -22,27 +18,18 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-import yaml
-from IPython.display import HTML, display
-from markupsafe import escape
-from matplotlib.figure import Figure
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import lam_nb
-from lam_nb.runs import (
-    Progress, Settings, _in_kernel, _in_lab, atomic_path, check_parameters, project_path, start_run,
-    write_json)
-from .processes import Stopped, anyone, everyones, launch, rank_and_size, stop_requests
-from .devices import choose_device, keep_memory, set_arithmetic
-from .data_checks import stored_clips
+from .runs import Progress, Settings, atomic_path, project_path, write_json
+from .processes import Stopped, anyone, everyones, rank_and_size, stop_requests
 from .windows import FaceWindows, window_batches
-from .models import MODELS, load_imagenet, load_weights, read_checkpoint, save_checkpoint
+from .models import MODELS, load_imagenet, load_weights, save_checkpoint
 from .inference import predict
 from .evaluation import lam_metrics
-from .batches import augment, class_weights, epoch_batches, epoch_order, step_share, window_loss
+from .batches import augment, epoch_batches, epoch_order, step_share, window_loss
 
 # %% ../nbs/26_training.ipynb #settings
 class TrainSettings(Settings):
@@ -215,78 +202,6 @@ def _versions():
     "What else decides the numbers of a training."
     versions = dict(lam_nb=lam_nb.__version__, torch=str(torch.__version__), python=platform.python_version())
     return versions if torch.cuda.is_available() else versions | dict(threads=torch.get_num_threads())
-
-# %% ../nbs/26_training.ipynb #changed-settings
-_FREE = ('data_dir faces_dir out_dir checkpoint num_workers num_processes num_nodes rdzv_endpoint save_every resume keep_best patience '
-         'val_every tensorboard seeds').split()
-
-def changed_settings(
-    now: dict, # settings of the run that shall go on
-    before: dict, # settings in its checkpoint
-) -> list[str]: # a text for each that keeps it from going on
-    "The settings that differ and matter."
-    before = {**TrainSettings().model_dump(), **before}                   # a checkpoint may be older than an option
-    free = {*_FREE, 'epochs'} if now['schedule'] == 'constant' and not now['warmup'] else set(_FREE)
-    plain = lambda v: list(v) if isinstance(v, tuple) else v
-    return [f'{k} = {now[k]!r}, there {before[k]!r}' for k in now if k not in free and plain(now[k]) != plain(before[k])]
-
-# %% ../nbs/26_training.ipynb #check-resume
-def check_resume(
-    settings: TrainSettings, # of a run that may have begun before
-    data: str, # `data_mark` of its training windows
-    saved: dict | None = None, # its checkpoint; None: read last.pt, if there is one
-):
-    "ValueError if <out_dir>/checkpoints/last.pt belongs to another training."
-    file = project_path(settings.out_dir) / 'checkpoints' / 'last.pt'
-    if not settings.resume or saved is None and not file.exists(): return
-    saved = saved or read_checkpoint(file)
-    if 'optimizer' not in saved: raise ValueError(f'{file} holds a model only, not the place of a training: move it away to begin anew')
-    differ = changed_settings(settings.model_dump(), saved['settings'])
-    if saved['data'] != data: differ.append('the training windows, which were made of other faces')
-    if differ:
-        raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. '
-                         'Use them, another out_dir, or resume = false to begin anew')
-
-# %% ../nbs/26_training.ipynb #resume-run
-def resume_run(
-    run: Run, # as `new_run` made it
-    n_windows: int, # windows of the training split
-):
-    "Puts `run` where <out_dir>/checkpoints/last.pt left it; ValueError when its settings do not fit."
-    file = run.out / 'checkpoints' / 'last.pt'
-    if rank_and_size()[0] == 0:
-        for part in file.parent.glob('.*.part.pt'): part.unlink()          # left by a process that was killed while it wrote
-        if not run.settings.resume and file.exists(): file.replace(file.with_name('previous.pt'))
-    if run.settings.resume and file.exists(): _go_on(run, read_checkpoint(file), n_windows)
-    places = everyones((run.epoch, run.step), run.group)
-    if len(set(places)) > 1:
-        raise RuntimeError(f'the processes found different checkpoints (epoch and batch: {places}): '
-                           'out_dir must be one folder that all machines share')
-
-# %% ../nbs/26_training.ipynb #go-on
-def _go_on(run, saved, n_windows):
-    "Puts what last.pt holds into `run`."
-    check_resume(run.settings, run.data, saved)
-    if run.average is not None: run.average.load_state_dict(saved['state_dict'])
-    run.averaged = saved.get('averaged', 0)
-    run.model.load_state_dict(saved.get('raw', saved['state_dict']))
-    run.optimizer.load_state_dict(saved['optimizer'])
-    for name in _PLACE: setattr(run, name, saved.get(name, getattr(run, name)))
-    (rank, size), old, why = rank_and_size(), saved['processes'], []
-    if size != old:
-        _change_processes(run, old, size, n_windows)
-        why.append(f'{size} process{"es" * (size > 1)} instead of {old}')
-    why += [f'{k} is {v}, was {saved["versions"][k]}' for k, v in _versions().items() if saved.get('versions', {}).get(k, v) != v]
-    if rank: return
-    print(f'resumed in epoch {run.epoch + 1} after {run.step:,} batches', flush=True)
-    if why: print(f'this is no longer bit-identical to an uninterrupted training: {"; ".join(why)}', flush=True)
-
-def _change_processes(run, old, new, n_windows):
-    "Puts `run` to the same place of the epoch, counted in batches of so many processes: at a step's end, at or before it."
-    batches = lambda size: -(-(-(-n_windows // size)) // run.settings.batch_size)             # of an epoch
-    if run.step >= batches(old): run.step = batches(new)                                      # only the validation is left
-    else: run.step = run.step * old // new // run.settings.accumulate * run.settings.accumulate
-    if run.step == 0: run.loss_sum, run.loss_steps, run.seconds, run.waited = 0., 0, 0., 0.
 
 # %% ../nbs/26_training.ipynb #window-names
 def window_names(
@@ -531,266 +446,3 @@ def finish_run(
                    device=str(next(run.model.parameters()).device.type))
     write_json(run.out / 'metrics.json', metrics)
     return metrics
-
-# %% ../nbs/26_training.ipynb #status-writer
-def status_writer(
-    run: Run, # its folder, place and loss
-    n_windows: int, # windows of the training split
-    quiet: bool = False, # a notebook shows the line; it is not printed
-): # a function for `Progress` to call with its line
-    "Writes <out_dir>/status.json: the line, and for each moment the epoch's share and its mean loss so far."
-    points, a_step = [], run.settings.batch_size * rank_and_size()[1] / max(n_windows, 1)
-
-    def say(line):
-        if run.loss_steps: points.append([run.epoch + min(run.step * a_step, 1), run.loss_sum / run.loss_steps])
-        if len(points) > 400: del points[::2]
-        try:                                                     # it is for looking at; what must be kept is saved elsewhere
-            write_json(run.out / 'status.json', dict(line=line, losses=points))
-            if not quiet: print(line, flush=True)
-        except OSError: pass                                     # disk full, or nobody is left who reads
-    return say
-
-# %% ../nbs/26_training.ipynb #live-view
-def live_view(
-    out: Path, # the run's folder
-) -> HTML: # a line and two small curves; a few KB
-    "How the training in a folder stands."
-    file, table = out / 'status.json', out / 'history.csv'
-    status = json.loads(file.read_text()) if file.exists() else dict(line='the training starts', losses=[])
-    history = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=['epoch', 'train_loss', 'val_loss', 'mAP'])
-    left, right = Figure(figsize=(7, 1.8), dpi=60, layout='constrained').subplots(1, 2)
-    if status['losses']: left.plot(*zip(*status['losses']), color='0.7', lw=1, label='so far in the epoch')
-    for name, style in (('train_loss', 'o-'), ('val_loss', 's--')): left.plot(history.epoch, history[name], style, ms=3, lw=1, label=name)
-    right.plot(history.epoch, history.mAP, 'o-', ms=3, lw=1)
-    left.set(xlabel='epoch', ylabel='loss')
-    right.set(xlabel='epoch', ylabel='mAP', ylim=(0, 1.02))
-    left.legend(frameon=False, fontsize=7)
-    picture = BytesIO()
-    left.figure.savefig(picture, format='png')
-    return HTML(f'<pre>{escape(status["line"])}</pre><img src="data:image/png;base64,{b64encode(picture.getvalue()).decode()}">')
-
-# %% ../nbs/26_training.ipynb #live-display
-@contextmanager
-def live_display(
-    folders: list[Path], # of the runs that follow each other
-    seconds: float = 3., # between two looks
-):
-    "In a notebook, shows the run that is at work while the body runs: JupyterLab updates one display, a headless notebook gets lines."
-    if not _in_kernel():
-        yield
-        return
-    handle, over, shown = _in_lab() and display(live_view(folders[0]), display_id=True), threading.Event(), [time.time()]
-
-    def look():
-        files = [f / 'status.json' for f in folders if (f / 'status.json').exists()]
-        newest = max(files, key=lambda f: f.stat().st_mtime, default=None)
-        if newest and newest.stat().st_mtime > shown[-1]:
-            shown[:] = [newest.stat().st_mtime]
-            if handle: handle.update(live_view(newest.parent))
-            else: print(json.loads(newest.read_text())['line'], flush=True)
-
-    def watch():
-        while not over.wait(seconds): look()
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try: yield
-    finally:
-        over.set()
-        thread.join()
-        look()
-
-# %% ../nbs/26_training.ipynb #data-folders
-def data_folders(
-    settings: TrainSettings, # data_dir, faces_dir
-) -> tuple[Path, Path]: # root of the data; face store
-    "Where the data and the faces are."
-    data_dir = project_path(settings.data_dir)
-    return data_dir, project_path(settings.faces_dir or data_dir / 'faces')
-
-# %% ../nbs/26_training.ipynb #train-windows
-def train_windows(
-    settings: TrainSettings, # data_dir, faces_dir, train_stride, image_size
-) -> FaceWindows: # of the training split
-    "The windows to train on; ValueError if there are none."
-    data_dir, faces_dir = data_folders(settings)
-    windows = FaceWindows(faces_dir, stored_clips(data_dir, faces_dir, 'train'), settings.train_stride, settings.image_size or 0)
-    if not len(windows):
-        raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; check the split list')
-    return windows
-
-# %% ../nbs/26_training.ipynb #train-process
-def train_process(
-    parameters: dict, # of `TrainSettings`; JSON values, as they travel to spawned processes
-    quiet: bool = False, # a notebook shows how far it is
-) -> dict | None: # on rank 0 what metrics.json holds
-    "Trains in this process, together with those of its process group."
-    s, (rank, size), device = TrainSettings(**parameters), rank_and_size(), choose_device()
-    if s.tensorboard: _event_writer()                                     # a missing extra is noticed now
-    data_dir, faces_dir = data_folders(s)
-    windows = train_windows(s)
-    val_clips, begin = stored_clips(data_dir, faces_dir, 'val'), time.monotonic()
-    check_validation(FaceWindows(faces_dir, val_clips, s.val_stride).labels)
-    weights = torch.tensor(class_weights(s.weights, windows.labels), device=device)
-    _set_algorithms(s)
-    resumes = s.resume and (project_path(s.out_dir) / 'checkpoints' / 'last.pt').exists()
-    run = new_run(s, device, pretrained=not resumes)
-    run.size, run.data, run.group = windows.size, data_mark(windows), dist.new_group(backend='gloo') if size > 1 else None
-    resume_run(run, len(windows))
-    if s.compile: run.model.compile()
-    gpu = [device.index] if device.type == 'cuda' else None
-    model = DistributedDataParallel(run.model, device_ids=gpu) if size > 1 else run.model
-    done = min(run.epoch * len(windows) + run.step * s.batch_size * size, s.epochs * len(windows))
-    say = status_writer(run, len(windows), quiet)
-    left = run.epoch < s.epochs
-    with Progress(s.epochs * len(windows), 'training', 'windows', done=done, show=rank == 0 and left, say=say) as progress:
-        while run.epoch < s.epochs and not hopeless(run.history, s.patience):
-            train_epoch(run, model, windows, weights, progress)
-            finish_epoch(run, faces_dir, val_clips, len(windows), weights)
-    return finish_run(run, len(windows), time.monotonic() - begin) if rank == 0 else None
-
-# %% ../nbs/26_training.ipynb #set-algorithms
-def _set_algorithms(settings):
-    "Which algorithms PyTorch may choose in this process."
-    set_arithmetic(settings.precision)
-    if not torch.cuda.is_available(): keep_memory()
-    torch.use_deterministic_algorithms(settings.deterministic)
-    if settings.deterministic:
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-
-# %% ../nbs/26_training.ipynb #each-seed
-def each_seed(
-    settings: TrainSettings, # with or without `seeds`
-) -> list[TrainSettings]: # of one run each; paths are absolute
-    "The settings of each run, in out_dir/seed-N if there are several seeds."
-    settings = _absolute(settings)
-    if not settings.seeds: return [settings]
-    one = lambda n: dict(seed=n, seeds=None, out_dir=f'{settings.out_dir}/seed-{n}')
-    return [settings.model_copy(update=one(n)) for n in dict.fromkeys(settings.seeds)]
-
-def _absolute(settings):
-    "The settings with absolute paths: other processes may start elsewhere."
-    paths = {name: str(project_path(p)) for name in ('data_dir', 'faces_dir', 'out_dir', 'checkpoint') if (p := getattr(settings, name))}
-    return settings.model_copy(update=paths)
-
-# %% ../nbs/26_training.ipynb #start-training
-def start_training(
-    settings: TrainSettings, # checked parameters
-) -> Path: # the run's folder, absolute
-    "Makes the run's folder with settings.json and params.yaml; ValueError, and nothing is touched, if another training lies there."
-    with redirect_stdout(StringIO()):                                       # it is said again when the training begins
-        for split in ('train', 'val'): stored_clips(*data_folders(settings), split)
-    begun = [s for s in each_seed(settings) if s.resume and (Path(s.out_dir) / 'checkpoints' / 'last.pt').exists()]
-    if begun:
-        mark = data_mark(train_windows(settings))
-        for s in begun: check_resume(s, mark)
-    out = start_run(settings.out_dir, settings)
-    with atomic_path(out / 'params.yaml') as part: part.write_text(yaml.safe_dump(settings.model_dump(mode='json'), sort_keys=False))
-    return out
-
-# %% ../nbs/26_training.ipynb #train-seeds
-def train_seeds(
-    settings: TrainSettings, # checked parameters; relative paths as in `project_path`
-) -> pd.DataFrame: # a row for each seed: seed, and what its metrics.json holds
-    "Trains with each of `seeds` (in out_dir/seed-N, with a summary in out_dir/metrics.json) or, without them, once."
-    each = each_seed(settings)
-    folders = [Path(s.out_dir) for s in each]
-    with live_display(folders):
-        launch(_train_each, [s.model_dump() for s in each], _in_kernel(), num_processes=settings.num_processes,
-               num_nodes=settings.num_nodes, rdzv_endpoint=settings.rdzv_endpoint, apart=True)
-    runs = pd.DataFrame([dict(seed=s.seed, **json.loads((f / 'metrics.json').read_text())) for s, f in zip(each, folders)])
-    if settings.seeds: _summarise(runs, project_path(settings.out_dir))
-    return runs
-
-def _train_each(several, quiet):
-    "Trains with each of several parameter sets, one after the other, in the same processes."
-    for parameters in several: train_process(parameters, quiet)
-    if dist.is_initialized(): dist.barrier()                                             # the last metrics.json is written
-
-def _summarise(runs, out):
-    "metrics.json of several seeds: that of the best one, and mean and standard deviation over all."
-    best = runs.loc[runs.mAP.idxmax()].to_dict()
-    over = spread(runs).astype(object).where(spread(runs).notna(), None)                 # one seed has no standard deviation
-    write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=over.to_dict('index')))
-
-# %% ../nbs/26_training.ipynb #spread
-def spread(
-    runs: pd.DataFrame, # as `train_seeds` gives it
-) -> pd.DataFrame: # rows mean and std (of a sample: n - 1), a column for each figure
-    "Mean and standard deviation over the seeds."
-    return runs[list(_FIGURES)].agg(['mean', 'std'])
-
-# %% ../nbs/26_training.ipynb #train
-def train(
-    settings: TrainSettings, # checked parameters; relative paths as in `project_path`
-) -> dict: # the best epoch's figures: epoch, mAP, AP_looking, ..., and n_train_windows, seconds
-    "Trains as the settings say; leaves checkpoints, history.csv and metrics.json in out_dir."
-    train_seeds(settings.model_copy(update={'seeds': None}))
-    return json.loads((project_path(settings.out_dir) / 'metrics.json').read_text())
-
-# %% ../nbs/26_training.ipynb #main
-def main(
-    arguments: list[str] | None = None, # file.yaml, name=value ...; None: those of the command line
-):
-    "Trains with the parameters of a YAML file: python -m lam_nb.training [params.yaml] [name=value ...]"
-    given = sys.argv[1:] if arguments is None else arguments
-    files = [g for g in given if '=' not in g]
-    usage = 'usage: python -m lam_nb.training [params.yaml] [name=value ...]'
-    if {'-h', '--help'} & {*given}:
-        defaults = yaml.safe_dump(TrainSettings().model_dump(mode='json'), sort_keys=False, default_flow_style=None)
-        return print(f'{usage}\n\nThe parameters of train.ipynb, explained in lam_nb/training.py, with their defaults:\n\n{defaults}')
-    if not given or len(files) > 1 or any(g.startswith('-') for g in given): sys.exit(usage)
-    settings = _given_settings(files, [g for g in given if '=' in g])
-    is_first = int(os.environ.get('RANK', 0)) == 0                         # torchrun sets it
-    try: out = start_training(settings) if is_first else None
-    except (ValueError, FileNotFoundError) as e: sys.exit(str(e))
-    try: runs = train_seeds(settings)
-    except Stopped as e: sys.exit(str(e))
-    if not is_first: return
-    print(runs[['seed', 'epoch', *_FIGURES]].to_string(index=False))
-    print(f'best checkpoint: {runs.best_checkpoint[runs.mAP.idxmax()]}')
-    print(f'for the report: papermill nbs/train.ipynb {out}/train.ipynb -f {out}/params.yaml')
-
-def _given_settings(files, pairs):
-    "The settings of a command line; exits with a plain message if they do not fit."
-    values = {}
-    for file in files:
-        if not Path(file).is_file(): sys.exit(f'{file}: no such file; expected YAML with the parameters of train.ipynb')
-        values = yaml.safe_load(Path(file).read_text()) or {}
-        if not isinstance(values, dict): sys.exit(f'{file} holds {type(values).__name__}: expected lines `name: value`')
-    values |= {name: yaml.safe_load(value) for name, _, value in (g.partition('=') for g in pairs)}
-    try: return check_parameters(TrainSettings, values)
-    except ValueError as e: sys.exit(str(e))
-
-if __name__ == '__main__' and __spec__: main()                             # in a notebook, __spec__ is None
-
-# %% ../nbs/26_training.ipynb #slurm
-def submit_slurm(
-    settings: TrainSettings, # num_nodes and rdzv_endpoint are filled in
-    folder: str = 'outputs/slurm', # of the job's logs; shared by all machines
-    nodes: int = 1, # machines
-    hours: float = 24., # time limit of one turn
-    cluster: str | None = None, # None: Slurm; local: here, in a process of its own; debug: here and now
-    **options, # of submitit: gpus_per_node, cpus_per_task, mem_gb, slurm_partition, slurm_account ...
-): # submitit's job: .result() waits, .cancel() ends it, .stdout() shows its log
-    "Submits a training as a job that is queued again until it is done."
-    try: import submitit
-    except ImportError: raise ImportError('submit_slurm needs submitit: pip install "lam_nb[slurm]"') from None
-    executor = submitit.AutoExecutor(project_path(folder), cluster=cluster or 'slurm')
-    executor.update_parameters(name='lam_nb', nodes=nodes, tasks_per_node=1, timeout_min=max(1, round(hours * 60)), **options)
-    return executor.submit(_SlurmTraining(), _absolute(settings).model_dump())
-
-class _SlurmTraining:
-    "What a job runs; submitit asks `checkpoint` what to queue when its time is over."
-    def __call__(self, parameters):
-        import submitit
-        job = submitit.JobEnvironment()
-        port = 20_000 + zlib.crc32(str(job.job_id).encode()) % 10_000          # two jobs may share a machine
-        several = dict(num_nodes=job.num_nodes, rdzv_endpoint=f'{job.hostnames[0]}:{port}') if job.num_nodes > 1 else {}
-        settings = TrainSettings(**parameters | several)
-        if job.global_rank == 0: start_training(settings)
-        return train_seeds(settings).to_dict('records')
-
-    def checkpoint(self, parameters):
-        import submitit
-        return submitit.helpers.DelayedSubmission(self, parameters | dict(resume=True))

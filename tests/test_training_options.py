@@ -15,7 +15,8 @@ from lam_nb import training
 from lam_nb.models import normalise, read_checkpoint
 from lam_nb.runs import check_parameters
 from lam_nb.batches import step_share, window_loss
-from lam_nb.training import TrainSettings, new_run, train, train_step
+from lam_nb.training import TrainSettings, new_run, train_step
+from lam_nb.launching import train
 
 WEIGHTS, CPU = torch.tensor([.136, .864]), torch.device('cpu')
 

@@ -20,7 +20,7 @@ from lam_nb import training
 from lam_nb.evaluation import lam_metrics
 from lam_nb.inference import EvaluateSettings, predict_split
 from lam_nb.processes import launch, rank_and_size
-from lam_nb.training import submit_slurm, train, train_process
+from lam_nb.launching import submit_slurm, train, train_process
 
 pytestmark = pytest.mark.slow                                              # each process takes seconds to start
 TWO = dict(STATEFUL, num_processes=2, batch_size=5)                         # 40 windows: 4 batches of each process, so 2 steps

@@ -6,7 +6,8 @@ import torch
 from conftest import ROOT
 from test_training import settings
 
-from lam_nb.training import TrainSettings, train
+from lam_nb.training import TrainSettings
+from lam_nb.launching import train
 
 
 def run(s: TrainSettings, folder):
