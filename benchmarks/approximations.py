@@ -12,7 +12,8 @@ import torch
 
 from lam_nb.evaluation import lam_metrics
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
-from lam_nb.inference import load_model, predict
+from lam_nb.inference import predict
+from lam_nb.scoring import load_model
 from lam_nb.models import normalise
 from lam_nb.windows import FaceWindows
 

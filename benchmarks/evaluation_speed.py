@@ -28,7 +28,8 @@ from lam_nb.annotations import split_clips
 from lam_nb.evaluation import lam_metrics
 from lam_nb.faces import ClipFaces, store_path
 from lam_nb.devices import autocast
-from lam_nb.inference import CPU_BATCH, _threads, fast_copy, load_model, predict
+from lam_nb.inference import CPU_BATCH, _threads, fast_copy, predict
+from lam_nb.scoring import load_model
 from lam_nb.models import BaselineLSTM, normalise
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 

@@ -15,7 +15,8 @@ from measure import save
 
 from lam_nb.evaluation import best_threshold, lam_metrics, with_truth
 from lam_nb.data_checks import stored_clips
-from lam_nb.inference import ensemble_scores, fit_temperature, load_model, predict, sigmoid, smooth_scores
+from lam_nb.inference import predict, sigmoid
+from lam_nb.scoring import ensemble_scores, fit_temperature, load_model, smooth_scores
 
 FIGURES = ['mAP', 'AP_looking', 'accuracy', 'NLL', 'ECE']
 

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'ClipPlan', 'fast_copy', 'face_features', 'mean_logit', 'sigmoid', 'window_logits',
-           'predict_clips', 'survey_stores', 'predict', 'smooth_scores', 'ensemble_scores', 'fit_temperature',
-           'fitted_value', 'EvaluateSettings', 'load_model', 'predict_process', 'predict_split']
+           'predict_clips', 'survey_stores', 'predict']
 
 # %% ../nbs/23_inference.ipynb #imports
 import copy, hashlib, json, os, threading
@@ -13,24 +12,21 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from pydantic import Field, field_validator
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .runs import Progress, Settings, atomic_path, project_path
-from .processes import launch, rank_and_size, share_out
-from .devices import _takes_bf16, autocast, choose_device, set_arithmetic
+from .runs import Progress, atomic_path
+from .processes import rank_and_size, share_out
+from .devices import _takes_bf16, autocast
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
-from .data_checks import stored_clips
 from .windows import check_stores, face_size, one_thread, window_rows
-from .models import FaceTrunk, MODELS, load_weights, normalise, read_checkpoint
+from .models import FaceTrunk, normalise
 
 # %% ../nbs/23_inference.ipynb #plan
 class ClipPlan:
@@ -280,151 +276,3 @@ def predict(
     if rank: return None
     merged = {i: table for share, tables, _ in gathered for i, table in zip(share, tables)}
     return _all_rows([merged[i] for i in range(len(clips))], sum(rows), sum(kept for *_, kept in gathered))
-
-# %% ../nbs/23_inference.ipynb #smooth
-def smooth_scores(
-    predictions: pd.DataFrame, # a predictions table
-    window: int, # odd number of frames; 0 or 1 changes nothing
-) -> pd.DataFrame: # the same rows with smoothed scores
-    "Median of the scores within `window` frames around each row of a track."
-    if window in (0, 1): return predictions
-    if window < 0 or window % 2 == 0: raise ValueError(f'smoothing = {window}: expected an odd number of frames, or 0 for none')
-    out = predictions.score.to_numpy(copy=True)
-    for _, rows in predictions.groupby(['clip_uid', 'track_id'], sort=False).indices.items():
-        frame, score = predictions.frame.to_numpy()[rows], predictions.score.to_numpy()[rows]
-        score = pd.Series(score).groupby(frame).transform('median').to_numpy()     # a challenge track may show a frame twice
-        dense = np.full(np.ptp(frame) + window, np.nan)
-        dense[frame - frame.min() + window // 2] = score
-        out[rows] = np.nanmedian(np.lib.stride_tricks.sliding_window_view(dense, window)[frame - frame.min()], axis=1)
-    return predictions.assign(score=out)
-
-# %% ../nbs/23_inference.ipynb #ensemble
-def ensemble_scores(
-    members: list[pd.DataFrame], # predictions tables of the same rows, with `logit`
-    how: str = 'probabilities', # what is averaged: 'probabilities' or 'logits'
-    temperature: float = 1., # log-odds are divided by it
-) -> pd.DataFrame: # the rows with the averaged `logit`, and `score` at this temperature
-    "One predictions table of several, at a temperature."
-    keys = ['clip_uid', 'track_id', 'frame']
-    for i, table in enumerate(members[1:], 2):
-        if not table[keys].equals(members[0][keys]):
-            raise ValueError(f'member 1 of the ensemble has {len(members[0]):,} rows, member {i} has {len(table):,} or others; '
-                             'predict the same clips with the same stride')
-    logit = mean_logit(np.stack([t.logit.to_numpy(float) for t in members]), how)
-    return members[0].assign(logit=logit, score=sigmoid(logit / temperature))
-
-# %% ../nbs/23_inference.ipynb #fit-temperature
-def fit_temperature(
-    predictions: pd.DataFrame, # with `logit` and `label`; rows without a label (-1) are left out
-) -> float | None: # between 0.01 and 100; None: it would lie beyond, as where the scores part the classes fully
-    "The temperature at which the labels are likeliest (least negative log-likelihood)."
-    known = predictions[predictions.label >= 0]
-    label, logit = known.label.to_numpy(float), known.logit.to_numpy(float)
-    if len(np.unique(label)) < 2: raise ValueError(f'{len(known):,} labelled rows of one class or none: a temperature needs both classes')
-    lowest, highest = low, high = np.log(.01), np.log(100)
-    for _ in range(60):                                    # the likelihood has one maximum in 1 / temperature: halve towards it
-        middle = (low + high) / 2
-        slope = ((sigmoid(logit / np.exp(middle)) - label) * logit).mean()
-        low, high = (low, middle) if slope < 0 else (middle, high)          # too hot: cooler would be likelier
-    return None if low == lowest or high == highest else float(np.exp((low + high) / 2))
-
-# %% ../nbs/23_inference.ipynb #fitted-value
-def fitted_value(
-    value: float | str, # a number, or the path of a labelled run's metrics.json
-    name: str, # of the number in it: 'fitted_temperature' or 'best_threshold'
-) -> float:
-    "The number itself, or the one in the file."
-    if not isinstance(value, str): return float(value)
-    path = project_path(value)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: expected a number, or the metrics.json of an evaluate run')
-    try: found = json.loads(path.read_text()).get(name)
-    except (ValueError, AttributeError): found = None
-    if type(found) not in (int, float) or not 0 <= found < float('inf') or found == 0 and name == 'fitted_temperature':
-        raise ValueError(f'{path} holds no usable number {name} (but {found!r}): give the metrics.json of a run of evaluate.ipynb '
-                         'on a split with labels')
-    return float(found)
-
-# %% ../nbs/23_inference.ipynb #evaluate-settings
-class EvaluateSettings(Settings):
-    "Parameters of evaluate.ipynb."
-    data_dir: str = 'data/sample'                                 # root of the data: its split lists name the clips
-    faces_dir: str | None = None                                  # face store; None: <data_dir>/faces
-    out_dir: str = 'outputs/evaluate'                             # the run's folder
-    checkpoint: str = 'outputs/train/checkpoints/best.pt'         # weights of any origin
-    checkpoints: list[str] = []                                   # an ensemble of these, instead of `checkpoint`
-    ensemble: Literal['probabilities', 'logits'] = 'probabilities'    # what is averaged over an ensemble
-    split: Literal['train', 'val', 'test'] = 'val'                # test: the challenge's crops
-    stride: int = Field(1, ge=1)                                  # every how many rows of a track
-    batch_size: int = Field(256, ge=1)                            # faces at a time on a GPU
-    num_workers: int = Field(0, ge=0)                             # threads that read faces for a GPU; 0: one a core
-    num_processes: int = Field(0, ge=0)                           # 0: every GPU, or one process on the CPU
-    precision: Literal['auto', 'fp32', 'bf16'] = 'fp32'           # auto: bf16 where the hardware has it
-    smoothing: int = Field(0, ge=0)                               # median over this odd number of frames; 0: none
-    flip: bool = False                                            # average with the mirrored faces
-    temperature: float | str = 1.0                                # divides log-odds; or metrics.json of a labelled run: as fitted there
-    threshold: float | str = 0.5                                  # of accuracy and confusion; or metrics.json: the best of that run
-    resume: bool = True                                           # use the clips that an earlier run with this out_dir has finished
-
-    @field_validator('smoothing')
-    @classmethod
-    def _odd(cls, value: int):
-        if value and value % 2 == 0: raise ValueError('expected an odd number of frames, or 0 for none')
-        return value
-
-    @field_validator('temperature', 'threshold')
-    @classmethod
-    def _in_range(cls, value, info):
-        top = {'temperature': float('inf'), 'threshold': 1}[info.field_name]
-        if isinstance(value, float) and not 0 < value < top:
-            raise ValueError(f'expected a number above 0{" and below 1" if top == 1 else ""}, or the path of a metrics.json')
-        return value
-
-# %% ../nbs/23_inference.ipynb #load-model
-def load_model(
-    path: str | Path, # a trained checkpoint, ours or the official code's
-): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
-    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's and ImageNet's files."
-    saved = read_checkpoint(path)
-    name = saved.get('model_name', 'BaselineLSTM')                            # both have the same layers
-    if name not in MODELS: raise ValueError(f'{path} is of a model {name!r}, which is not known here; known are {", ".join(MODELS)}')
-    model = MODELS[name]()
-    report = load_weights(model, path)
-    fresh = [key for key in report.fresh if not key.endswith('num_batches_tracked')]
-    if fresh:
-        raise ValueError(f'{path} holds {report.origin} weights, without {len(fresh)} tensors of this model (first: {fresh[0]}): '
-                         'it is a start for training; evaluate what train.ipynb makes of it')
-    return model.eval(), saved.get('image_size') or 224, saved.get('epoch')
-
-# %% ../nbs/23_inference.ipynb #predict-process
-def predict_process(
-    parameters: dict, # of `EvaluateSettings`, with absolute paths
-) -> pd.DataFrame | None: # the predictions table; None for rank > 0
-    "Predictions of a split in this process, together with those of its process group."
-    s, device = EvaluateSettings(**parameters), choose_device()
-    set_arithmetic(s.precision)
-    torch.backends.cudnn.benchmark = False                # a clip's last batch has a size of its own: trying out ways for each takes longer
-    faces_dir, temperature = Path(s.faces_dir or Path(s.data_dir) / 'faces'), fitted_value(s.temperature, 'fitted_temperature')
-    clips, members = stored_clips(s.data_dir, faces_dir, s.split), []
-    options = s.model_dump(include={'stride', 'batch_size', 'num_workers', 'precision', 'flip'})
-    parts = Path(s.out_dir) / 'parts' if s.resume else None
-    for checkpoint in s.checkpoints or [s.checkpoint]:
-        model, size, _ = load_model(checkpoint)
-        members.append(predict(model.to(device), faces_dir, clips, parts=parts, progress=True, size=size, **options))
-    if members[0] is None: return None
-    if not len(members[0]): raise ValueError(f'the {len(clips)} {s.split} clips in {faces_dir} hold no face: nothing to evaluate')
-    table = ensemble_scores(members, s.ensemble, temperature)
-    table.attrs = dict(clips=len(clips), kept_clips=sum(t.attrs['kept_clips'] for t in members))
-    return smooth_scores(table, s.smoothing)
-
-# %% ../nbs/23_inference.ipynb #predict-split
-def predict_split(
-    settings: EvaluateSettings, # checked parameters; relative paths as in `project_path`
-) -> pd.DataFrame: # the predictions table
-    "Predictions of a split, in one process or many."
-    parameters = settings.model_dump()
-    for name in ('data_dir', 'faces_dir', 'out_dir', 'checkpoint'):          # spawned processes may start elsewhere
-        if parameters[name]: parameters[name] = str(project_path(parameters[name]))
-    parameters['checkpoints'] = [str(project_path(path)) for path in settings.checkpoints]
-    for name in ('temperature', 'threshold'):
-        if isinstance(parameters[name], str): parameters[name] = str(project_path(parameters[name]))
-    return launch(predict_process, parameters, num_processes=settings.num_processes)

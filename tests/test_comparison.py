@@ -13,7 +13,7 @@ from lam_nb.comparison import (CompareSettings, different_settings, differences_
 from lam_nb.annotations import split_clips
 from lam_nb.evaluation import bootstrap_by_clip, lam_metrics, write_official
 from lam_nb.faces import note_unavailable
-from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.runs import write_json

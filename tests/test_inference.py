@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
 from lam_nb.data_checks import stored_clips
-from lam_nb.inference import (
-    EvaluateSettings, ensemble_scores, fast_copy, fit_temperature, fitted_value, load_model, mean_logit,
-    predict, predict_split, sigmoid, smooth_scores)
+from lam_nb.inference import fast_copy, mean_logit, predict, sigmoid
+from lam_nb.scoring import (
+    EvaluateSettings, ensemble_scores, fit_temperature, fitted_value, load_model, predict_split, smooth_scores)
 from lam_nb.models import BaselineLSTM, GazeLSTM, normalise, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows

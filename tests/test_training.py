@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 
 from lam_nb import runs, training
-from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.processes import Stopped

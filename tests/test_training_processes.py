@@ -18,7 +18,7 @@ from test_training import STATEFUL, as_arguments, finished, same, same_training,
 
 from lam_nb import training
 from lam_nb.evaluation import lam_metrics
-from lam_nb.inference import EvaluateSettings, predict_split
+from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.processes import launch, rank_and_size
 from lam_nb.launching import submit_slurm, train, train_process
 
