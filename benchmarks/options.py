@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from lam_nb.evaluation import best_threshold, lam_metrics, with_truth
+from lam_nb.evaluation import lam_metrics, with_truth
+from lam_nb.decisions import best_threshold
 from lam_nb.data_checks import stored_clips
 from lam_nb.inference import predict, sigmoid
 from lam_nb.scoring import ensemble_scores, fit_temperature, load_model, smooth_scores

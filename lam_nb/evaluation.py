@@ -7,19 +7,17 @@ __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE'
            'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions',
            'check_same_rows', 'lam_metrics', 'write_official', 'read_official_csv', 'read_official', 'make_submission',
            'check_submission', 'write_submission', 'read_submission', 'with_truth', 'resample_clips',
-           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by', 'best_threshold', 'threshold_at', 'fitted_notes',
-           'segment_metrics', 'operating_points', 'border_distance', 'border_profile', 'error_runs']
+           'bootstrap_by_clip', 'compare_by_clip', 'metrics_by']
 
 # %% ../nbs/24_evaluation.ipynb #imports
-import json
-import warnings
+import json, warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
-from .runs import atomic_path, project_path
+from .runs import atomic_path
 
 # %% ../nbs/24_evaluation.ipynb #points
 def precision_recall_points(
@@ -475,159 +473,3 @@ def metrics_by(
     columns = [*counts, 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', *(['AP_looking_low', 'AP_looking_high'] if n else [])]
     table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name=name), columns=columns)
     return table.astype({c: float for c in columns if c not in counts})
-
-# %% ../nbs/24_evaluation.ipynb #best-threshold
-def best_threshold(
-    predictions: pd.DataFrame,   # predictions table, every label known
-    balanced: bool = False,      # weigh both classes the same, however many rows each has
-) -> tuple:                      # threshold (a row is called looking when its score is at least this), (balanced) accuracy there
-    "The threshold with the highest accuracy on these rows; choose it on another split than the one reported."
-    check_predictions(predictions)
-    labels, scores = predictions['label'].to_numpy(dtype=int), predictions['score'].to_numpy(dtype=float)
-    share = np.array([(labels == 0).mean(), (labels == 1).mean()])
-    weight = np.where(share > 0, 0.5 / np.maximum(share, 1e-12), 0.0)[labels] if balanced else np.ones(len(labels))
-    order = np.argsort(-scores, kind='stable')
-    gain = np.cumsum((np.where(labels == 1, 1, -1) * weight)[order])      # accuracy gained by calling the best k rows looking
-    last = np.flatnonzero(np.diff(scores[order], append=-1.0))            # equal scores are called together
-    gain = np.concatenate([[0.0], gain[last]])
-    cuts = np.concatenate([[np.nextafter(scores.max(), 2)], scores[order][last]])
-    best = int(np.argmax(gain))
-    return float(cuts[best]), float((weight[labels == 0].sum() + gain[best]) / weight.sum())
-
-# %% ../nbs/24_evaluation.ipynb #threshold-at
-def threshold_at(
-    threshold: float,     # found on scores of the temperature `found_at`
-    found_at: float,      # that temperature
-    temperature: float,   # of the scores to which it is applied
-) -> float:               # 0..1; a threshold outside of 0..1, which no row or every row reaches, stays as it is
-    "The threshold that parts the rows in the same way at another temperature."
-    if found_at == temperature or not 0 < threshold < 1:
-        return float(threshold)
-    lower = threshold - 4 * np.spacing(threshold)                                 # a hair: the row at the threshold stays above it
-    logit = (np.log(lower) - np.log1p(-lower)) * found_at / temperature
-    return float(np.nextafter(np.exp(-np.logaddexp(0, 1e-9 - logit)), 0))
-
-# %% ../nbs/24_evaluation.ipynb #fitted-notes
-def _weights_of(about):
-    "The checkpoints that a run's parameters or metrics name, as a set of absolute paths."
-    return {project_path(path).resolve() for path in about.get('checkpoints') or [about.get('checkpoint')] if path}
-
-
-def fitted_notes(
-    settings: dict,     # parameters of evaluate.ipynb; those of `threshold` and `temperature` that are the path of a metrics.json
-) -> list:              # sentences for the reader; empty for numbers
-    "What a reader should know about a threshold and a temperature that come from another run."
-    notes = []
-    for name in ('threshold', 'temperature'):
-        if not isinstance(settings.get(name), str):
-            continue
-        path = project_path(settings[name])
-        fitted, beside = json.loads(path.read_text(encoding='utf-8')), path.with_name('settings.json')
-        about = json.loads(beside.read_text(encoding='utf-8')).get('parameters', {}) if beside.exists() else {}
-        here, there = (project_path(p).resolve() for p in (settings['data_dir'], about.get('data_dir', settings['data_dir'])))
-        if fitted.get('split') == settings['split'] and here == there:
-            notes.append(f'the {name} was chosen on these very rows ({settings[name]} is of the same split): what depends on it flatters')
-        if _weights_of(fitted) != _weights_of(settings):
-            notes.append(f'the {name} was chosen for other weights ({settings[name]} names them): it may not fit')
-        for option in ('flip', 'ensemble', *(['smoothing'] if name == 'threshold' else [])):
-            there, here = fitted.get(option) or False, settings.get(option) or False
-            if there != here and (option != 'ensemble' or settings.get('checkpoints')):
-                notes.append(f'the {name} was chosen on scores with {option} = {there}, here it is {here}: it may not fit')
-    return notes
-
-# %% ../nbs/24_evaluation.ipynb #segment-metrics
-def _runs(flags, broken):
-    "Number each run of true flags 1, 2, ...; rows outside have 0; no run goes across `broken` rows, where a new stretch begins."
-    before = np.concatenate([[False], flags[:-1]])
-    return np.where(flags, np.cumsum(flags & (broken | ~before)), 0)
-
-
-def _in_time(predictions):
-    "The table sorted by track and frame, and which rows do not follow the row before (bool); frames follow each other at the stride."
-    check_predictions(predictions)
-    table = predictions.sort_values(['clip_uid', 'track_id', 'frame'])
-    keys = table[['clip_uid', 'track_id']]
-    new = (keys != keys.shift()).any(axis=1).to_numpy()
-    apart = np.diff(table['frame'].to_numpy(), prepend=0)
-    stride = np.median(apart[~new]) if (~new).any() else 1
-    return table, new | (apart > stride)
-
-
-def segment_metrics(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-    threshold: float = 0.5,      # a row is called looking when its score is at least this
-) -> dict:                       # precision, recall (None: no such segment), n_labelled, n_predicted, n_found, n_right
-    "How many labelled looks are found, and how many predicted ones are right; frames follow each other at the table's stride."
-    table, broken = _in_time(predictions)
-    true, guess = (_runs(flags, broken) for flags in (table['label'].to_numpy() == 1, table['score'].to_numpy() >= threshold))
-    both = (true > 0) & (guess > 0)
-    found, right, n_true, n_guess = len(np.unique(true[both])), len(np.unique(guess[both])), int(true.max()), int(guess.max())
-    return dict(precision=right / n_guess if n_guess else None, recall=found / n_true if n_true else None,
-                n_labelled=n_true, n_predicted=n_guess, n_found=found, n_right=right)
-
-# %% ../nbs/24_evaluation.ipynb #operating-points
-def operating_points(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-    thresholds: dict,            # name -> threshold
-) -> pd.DataFrame:               # index name; threshold, accuracy, precision, recall of rows and of looks, false alarms; NaN: not defined
-    "What a model does at some thresholds."
-    rows = []
-    for threshold in thresholds.values():
-        (tn, fp), (fn, tp) = lam_metrics(predictions, threshold)['confusion']
-        looks = segment_metrics(predictions, threshold)
-        share = lambda a, b: a / b if b else np.nan
-        rows.append(dict(threshold=threshold, accuracy=share(tn + tp, tn + fp + fn + tp), precision=share(tp, tp + fp),
-                         recall=share(tp, tp + fn), false_alarms=share(fp, fp + tn),
-                         looks_precision=looks['precision'], looks_recall=looks['recall']))
-    return pd.DataFrame(rows, index=pd.Index(list(thresholds), name='choice')).astype(float)
-
-# %% ../nbs/24_evaluation.ipynb #border-distance
-def border_distance(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-) -> pd.Series:                  # for each row frames to the nearest border; > 0 in a look, < 0 outside, NaN: the track has no border
-    "Signed distance of each row to the nearest border of a labelled look in its track."
-    check_predictions(predictions)
-    frames, labels = predictions['frame'].to_numpy(dtype=float), predictions['label'].to_numpy(dtype=int)
-    out = np.full(len(predictions), np.nan)
-    for rows in predictions.groupby(['clip_uid', 'track_id'], sort=False).indices.values():
-        rows = rows[np.argsort(frames[rows], kind='stable')]
-        f, change = frames[rows], np.flatnonzero(np.diff(labels[rows]))
-        if not len(change):
-            continue
-        borders = (f[change] + f[change + 1]) / 2
-        after = np.searchsorted(borders, f)
-        near = np.minimum(*(np.abs(f - borders[np.clip(k, 0, len(borders) - 1)]) for k in (after - 1, after)))
-        out[rows] = np.ceil(near) * np.where(labels[rows] == 1, 1, -1)
-    return pd.Series(out, index=predictions.index, name='border')
-
-# %% ../nbs/24_evaluation.ipynb #border-profile
-def border_profile(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-    threshold: float = 0.5,      # a row is called looking when its score is at least this
-    reach: int = 30,             # frames on either side
-) -> pd.DataFrame:               # index distance to the border; n_rows, score (mean), called (share called looking)
-    "What the model says before and after the border of a look."
-    distance = border_distance(predictions)
-    near = predictions[distance.abs() <= reach]
-    groups = near.assign(called=near['score'] >= threshold).groupby(distance[near.index].astype(int))
-    table = pd.DataFrame(dict(n_rows=groups.size(), score=groups['score'].mean(), called=groups['called'].mean()))
-    table.index.name = 'border'
-    return table
-
-# %% ../nbs/24_evaluation.ipynb #error-runs
-def error_runs(
-    predictions: pd.DataFrame,   # predictions table with frames, every label known
-    threshold: float = 0.5,      # a row is called looking when its score is at least this
-) -> pd.DataFrame:               # clip_uid, track_id, kind, first, last (frames), n_rows, at_border; longest first
-    "Runs of neighbouring wrong rows of one kind."
-    table, broken = _in_time(predictions)
-    label, called = table['label'].to_numpy() == 1, table['score'].to_numpy() >= threshold
-    edge = np.concatenate([[False], label[1:] != label[:-1]]) & ~broken                    # a border lies before this row
-    touches = edge | np.concatenate([edge[1:], [False]])
-    parts = []
-    for kind, wrong in (('missed', label & ~called), ('false alarm', ~label & called)):
-        rows = table.assign(kind=kind, run=_runs(wrong, broken), touches=touches)[wrong]
-        parts.append(rows.groupby('run').agg(clip_uid=('clip_uid', 'first'), track_id=('track_id', 'first'), kind=('kind', 'first'),
-                                             first=('frame', 'min'), last=('frame', 'max'), n_rows=('frame', 'size'),
-                                             at_border=('touches', 'any')))
-    return pd.concat(parts).sort_values('n_rows', ascending=False, kind='stable').reset_index(drop=True)

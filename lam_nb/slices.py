@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from .evaluation import border_distance, metrics_by
+from .evaluation import metrics_by
+from .decisions import border_distance
 from .faces import ClipFaces, store_path
 
 # %% ../nbs/31_slices.ipynb #picture-facts

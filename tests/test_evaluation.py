@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam_nb.evaluation import (_draws, _weighted_ap, average_precision, best_threshold, border_distance, border_profile, bootstrap_by_clip,
-                               check_submission, compare_by_clip, error_runs, fitted_notes, lam_metrics, make_submission, metrics_by,
-                               operating_points, read_official, read_submission,
-                               resample_clips, segment_metrics, threshold_at, tie_range, with_truth,
-                               write_official, write_submission)
+from lam_nb.evaluation import (
+    _draws, _weighted_ap, average_precision, bootstrap_by_clip, check_submission, compare_by_clip, lam_metrics,
+    make_submission, metrics_by, read_official, read_submission, resample_clips, tie_range, with_truth,
+    write_official, write_submission)
+from lam_nb.decisions import (
+    best_threshold, border_distance, border_profile, error_runs, fitted_notes, operating_points,
+    segment_metrics, threshold_at)
 
 HERE = Path(__file__).parent
 MINI = HERE.parents[1] / 'shared' / 'ego4d_mini'

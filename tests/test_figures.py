@@ -11,7 +11,8 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from lam_nb import figures as F
-from lam_nb.evaluation import average_precision, border_profile, bootstrap_by_clip, compare_by_clip, metrics_by
+from lam_nb.evaluation import average_precision, bootstrap_by_clip, compare_by_clip, metrics_by
+from lam_nb.decisions import border_profile
 
 
 def table(tracks=4, length=80, seed=0):
