@@ -6,6 +6,16 @@
 __all__ = ['epoch_order', 'epoch_batches', 'step_share', 'mirror_some', 'move_boxes', 'change_colours', 'blur_some', 'augment',
            'class_weights', 'window_loss']
 
+# %% ../nbs/25_batches.ipynb #imports
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .devices import autocast
+from .models import normalise
+
 # %% ../nbs/25_batches.ipynb #epoch-order
 def epoch_order(
     labels: np.ndarray, # (N,) of the windows, 0 or 1
@@ -44,16 +54,6 @@ def step_share(
     "What each batch's mean loss counts in that of the whole step."
     total = [float(np.asarray(weights)[labels[items]].sum()) for items in batches]
     return [t / sum(total) for t in total]
-
-# %% ../nbs/25_batches.ipynb #imports
-import math
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from .devices import autocast
-from .models import normalise
 
 # %% ../nbs/25_batches.ipynb #to-device
 def _to_device(values, x):
