@@ -113,7 +113,7 @@ def compiled(fast, face, precision: str):
 def ways(args, root: Path, model) -> tuple[dict, dict]:
     "Name -> measured way; seconds of compilation."
     store = ClipFaces(store_path(root / 'faces', UID))
-    images = torch.from_numpy(np.stack([store.picture(i) for i in range(len(store.table))]))
+    images = torch.from_numpy(np.stack([store.crop(i) for i in range(len(store.table))]))
     faces, usual, loop = normalise(images), model.to(memory_format=torch.channels_last), official(args.checkout, root, model.state_dict())
     found, seconds = {}, {}
     found['official, batch 64, 2 workers'] = lambda: timed(loop, 64, 2, args.official)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from lam_nb.evaluation import lam_metrics, with_truth
+from lam_nb.evaluation import lam_metrics, add_labels
 from lam_nb.decisions import best_threshold
 from lam_nb.data_checks import stored_clips
 from lam_nb.inference import predict, sigmoid
@@ -45,7 +45,7 @@ def predicted(paths, data: Path, parts: Path) -> dict:
             for path in paths:
                 model, size, _ = load_model(path)
                 table = predict(model, data / 'faces', clips, size=size, flip=flip, parts=parts)
-                found.setdefault((split, flip), []).append(with_truth(table, data / 'test_truth.csv') if split == 'test' else table)
+                found.setdefault((split, flip), []).append(add_labels(table, data / 'test_truth.csv') if split == 'test' else table)
     return found
 
 

@@ -106,7 +106,7 @@ def alignment(
         for i, pair in enumerate(rows):
             for k, row in enumerate(pair): wanted.setdefault(int(frames[row]) + offset, []).append((offset, i, k))
     crops = {}
-    for position, picture in replace(source, offset=0).pictures(sorted(wanted)):
+    for position, picture in replace(source, offset=0).frames(sorted(wanted)):
         for offset, i, k in wanted[position]: crops[offset, i, k] = crop_face(picture, boxes[rows[i, k]], size)
     whole = [i for i in range(len(rows)) if all((o, i, k) in crops for o in offsets for k in (0, 1))]
     difference = lambda o: [np.abs(crops[o, i, 0].astype(int) - crops[o, i, 1]).mean() for i in whole]

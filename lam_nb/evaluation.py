@@ -6,7 +6,7 @@
 __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE', 'FIELDS', 'TRUTH_COLUMNS',
            'precision_recall_points', 'average_precision', 'tie_range', 'row_keys', 'check_predictions',
            'check_same_rows', 'lam_metrics', 'write_official', 'read_official_csv', 'read_official', 'make_submission',
-           'check_submission', 'write_submission', 'read_submission', 'with_truth', 'resample_clips',
+           'check_submission', 'write_submission', 'read_submission', 'add_labels', 'resample_clips',
            'bootstrap_by_clip', 'compare_by_clip', 'metrics_by']
 
 # %% ../nbs/24_evaluation.ipynb #imports
@@ -100,7 +100,7 @@ def check_predictions(
     _refuse(predictions, (score < 0) | (score > 1), 'have a score outside 0..1', 'Give the softmax probability of looking, not logits.')
     if labels:
         _refuse(predictions, ~predictions['label'].isin([0, 1]), 'have a label other than 0 and 1',
-                'Leave rows with unknown labels out, or add the labels with `with_truth`.')
+                'Leave rows with unknown labels out, or add the labels with `add_labels`.')
     _refuse(predictions, predictions.duplicated(keys), f'repeat an earlier row with the same {keys}',
             'Each face and frame counts once: was a padded or concatenated result not cleaned?')
 
@@ -345,7 +345,7 @@ def read_submission(
 TRUTH_COLUMNS = ['clip_uid', 'unique_id', 'track_id', 'frame', 'label']
 
 
-def with_truth(
+def add_labels(
     predictions: pd.DataFrame,   # predictions table of challenge crops
     truth,                       # CSV file without header (video, unique id, track, frame, label), or a table with those columns
 ) -> pd.DataFrame:               # the same rows in the truth's order, with frame and label filled in

@@ -163,7 +163,7 @@ class ClipFaces:
         empty = [pc.equal(pc.binary_length(i), 0).fill_null(False).to_numpy(zero_copy_only=False) for i in self._images]
         return np.concatenate([np.zeros(0, bool), *empty])
 
-    def places(self, rows: pd.DataFrame) -> list[int]: # row numbers of `rows` (with track_id, and unique_id or frame) in this store
+    def rows_of(self, rows: pd.DataFrame) -> list[int]: # row numbers of `rows` (with track_id, and unique_id or frame) in this store
         name = 'unique_id' if 'unique_id' in rows and self.table.unique_id.any() else 'frame'      # of a crop its id: a frame may have two
         at = {key: i for i, key in enumerate(zip(self.table.track_id, self.table[name]))}
         return [at[key] for key in zip(rows.track_id, rows[name])]
@@ -172,7 +172,7 @@ class ClipFaces:
         value = self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer()
         return None if value is None else memoryview(value)
 
-    def picture(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
+    def crop(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
         try: return decode_face(self.image(row), size or self.about['image_size'])
         except ValueError as e: raise ValueError(f'{self.path}, row {row}: {e}') from None
 

@@ -371,7 +371,7 @@ def _one_track(predictions):
         raise ValueError(f'a timeline shows one track, got {len(tracks)}: choose the rows of one clip_uid and track_id')
     if predictions['frame'].duplicated().any():
         raise ValueError(f'{predictions["frame"].duplicated().sum()} frames of the track stand there twice: '
-                         'a timeline needs one row a frame (challenge crops: add the frames with `with_truth`)')
+                         'a timeline needs one row a frame (challenge crops: add the frames with `add_labels`)')
     return predictions.sort_values('frame')
 
 

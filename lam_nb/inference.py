@@ -21,12 +21,12 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .runs import Progress, atomic_path
-from .processes import rank_and_size, share_out
+from .processes import rank_and_size, split_work
 from .devices import _takes_bf16, autocast
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
 from .windows import check_stores, face_size, one_thread, window_rows
-from .models import FaceTrunk, normalise
+from .models import FaceBackbone, normalise
 
 # %% ../nbs/23_inference.ipynb #plan
 class ClipPlan:
@@ -65,7 +65,7 @@ def fast_copy(
 ) -> nn.Module: # in eval mode; use it inside `autocast(precision, device)`
     "A copy that computes the same faster: norms folded, weights channels-last and, where wanted, in bfloat16."
     fast = copy.deepcopy(model).eval()
-    if isinstance(getattr(fast, 'base_model', None), FaceTrunk):           # a trunk of another kind stays as it is
+    if isinstance(getattr(fast, 'base_model', None), FaceBackbone):           # a trunk of another kind stays as it is
         _fold_norms(fast.base_model)
         if _takes_bf16(precision, next(model.parameters()).device): fast.base_model.bfloat16()
     return fast.to(memory_format=torch.channels_last)
@@ -137,7 +137,7 @@ _ONE_AT_A_TIME = threading.Lock() # threads read faces for a GPU side by side, b
 @torch.inference_mode()
 def _look(model, store, rows, size, precision, flip):
     "Features of some rows' faces, on the model's device: (n, V, 256)."
-    images, device = torch.from_numpy(np.stack([store.picture(r, size) for r in rows])), next(model.parameters()).device
+    images, device = torch.from_numpy(np.stack([store.crop(r, size) for r in rows])), next(model.parameters()).device
     if device.type == 'cpu': return face_features(model, images, precision, flip)
     with _ONE_AT_A_TIME: return face_features(model, images.pin_memory().to(device, non_blocking=True), precision, flip)
 
@@ -267,7 +267,7 @@ def predict(
     "Predictions for all clips; with several processes each computes its share, and rank 0 gets all."
     (rank, processes), paths = rank_and_size(), [store_path(faces_dir, uid) for uid in clips]
     rows, options['size'] = survey_stores(paths, stride, options.get('size', 0))
-    share = share_out(rows, processes)[rank]
+    share = split_work(rows, processes)[rank]
     of_logits = {'precision': 'fp32', 'flip': False, **{k: options[k] for k in ('size', 'precision', 'flip') if k in options}}
     folder = Path(parts) / _mark(model, stride, **of_logits) if parts else None
     mine = _predict_share(model, [paths[i] for i in share], [rows[i] for i in share], stride, folder, progress and rank == 0, options)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['changed_settings', 'check_resume', 'resume_run', 'status_writer', 'live_view', 'live_display', 'data_folders',
-           'train_windows', 'train_process', 'each_seed', 'start_training', 'train_seeds', 'spread', 'train', 'main',
-           'submit_slurm']
+           'train_windows', 'train_process', 'seed_settings', 'start_training', 'train_seeds', 'over_seeds', 'train',
+           'main', 'submit_slurm']
 
 # %% ../nbs/27_launching.ipynb #imports
 import json, os, sys, threading, time, zlib
@@ -25,15 +25,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .runs import (
     Progress, _in_kernel, _in_lab, atomic_path, check_parameters, project_path, start_run, write_json)
-from .processes import Stopped, everyones, launch, rank_and_size
+from .processes import Stopped, gather_values, launch, rank_and_size
 from .devices import choose_device, keep_memory, set_arithmetic
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .models import read_checkpoint
 from .batches import class_weights
 from .training import (
-    Run, TrainSettings, _FIGURES, _PLACE, _event_writer, _versions, check_validation, data_mark, finish_epoch,
-    finish_run, hopeless, new_run, train_epoch)
+    Run, TrainSettings, _FIGURES, _PLACE, _event_writer, _versions, check_validation, data_hash, finish_epoch,
+    finish_run, out_of_patience, new_run, train_epoch)
 
 # %% ../nbs/27_launching.ipynb #changed-settings
 _FREE = ('data_dir faces_dir out_dir checkpoint num_workers num_processes num_nodes rdzv_endpoint save_every resume keep_best patience '
@@ -52,7 +52,7 @@ def changed_settings(
 # %% ../nbs/27_launching.ipynb #check-resume
 def check_resume(
     settings: TrainSettings, # of a run that may have begun before
-    data: str, # `data_mark` of its training windows
+    data: str, # `data_hash` of its training windows
     saved: dict | None = None, # its checkpoint; None: read last.pt, if there is one
 ):
     "ValueError if <out_dir>/checkpoints/last.pt belongs to another training."
@@ -77,7 +77,7 @@ def resume_run(
         for part in file.parent.glob('.*.part.pt'): part.unlink()          # left by a process that was killed while it wrote
         if not run.settings.resume and file.exists(): file.replace(file.with_name('previous.pt'))
     if run.settings.resume and file.exists(): _go_on(run, read_checkpoint(file), n_windows)
-    places = everyones((run.epoch, run.step), run.group)
+    places = gather_values((run.epoch, run.step), run.group)
     if len(set(places)) > 1:
         raise RuntimeError(f'the processes found different checkpoints (epoch and batch: {places}): '
                            'out_dir must be one folder that all machines share')
@@ -209,7 +209,7 @@ def train_process(
     _set_algorithms(s)
     resumes = s.resume and (project_path(s.out_dir) / 'checkpoints' / 'last.pt').exists()
     run = new_run(s, device, pretrained=not resumes)
-    run.size, run.data, run.group = windows.size, data_mark(windows), dist.new_group(backend='gloo') if size > 1 else None
+    run.size, run.data, run.group = windows.size, data_hash(windows), dist.new_group(backend='gloo') if size > 1 else None
     resume_run(run, len(windows))
     if s.compile: run.model.compile()
     gpu = [device.index] if device.type == 'cuda' else None
@@ -218,7 +218,7 @@ def train_process(
     say = status_writer(run, len(windows), quiet)
     left = run.epoch < s.epochs
     with Progress(s.epochs * len(windows), 'training', 'windows', done=done, show=rank == 0 and left, say=say) as progress:
-        while run.epoch < s.epochs and not hopeless(run.history, s.patience):
+        while run.epoch < s.epochs and not out_of_patience(run.history, s.patience):
             train_epoch(run, model, windows, weights, progress)
             finish_epoch(run, faces_dir, val_clips, len(windows), weights)
     return finish_run(run, len(windows), time.monotonic() - begin) if rank == 0 else None
@@ -234,7 +234,7 @@ def _set_algorithms(settings):
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 # %% ../nbs/27_launching.ipynb #each-seed
-def each_seed(
+def seed_settings(
     settings: TrainSettings, # with or without `seeds`
 ) -> list[TrainSettings]: # of one run each; paths are absolute
     "The settings of each run, in out_dir/seed-N if there are several seeds."
@@ -255,9 +255,9 @@ def start_training(
     "Makes the run's folder with settings.json and params.yaml; ValueError, and nothing is touched, if another training lies there."
     with redirect_stdout(StringIO()):                                       # it is said again when the training begins
         for split in ('train', 'val'): stored_clips(*data_folders(settings), split)
-    begun = [s for s in each_seed(settings) if s.resume and (Path(s.out_dir) / 'checkpoints' / 'last.pt').exists()]
+    begun = [s for s in seed_settings(settings) if s.resume and (Path(s.out_dir) / 'checkpoints' / 'last.pt').exists()]
     if begun:
-        mark = data_mark(train_windows(settings))
+        mark = data_hash(train_windows(settings))
         for s in begun: check_resume(s, mark)
     out = start_run(settings.out_dir, settings)
     with atomic_path(out / 'params.yaml') as part: part.write_text(yaml.safe_dump(settings.model_dump(mode='json'), sort_keys=False))
@@ -268,7 +268,7 @@ def train_seeds(
     settings: TrainSettings, # checked parameters; relative paths as in `project_path`
 ) -> pd.DataFrame: # a row for each seed: seed, and what its metrics.json holds
     "Trains with each of `seeds` (in out_dir/seed-N, with a summary in out_dir/metrics.json) or, without them, once."
-    each = each_seed(settings)
+    each = seed_settings(settings)
     folders = [Path(s.out_dir) for s in each]
     with live_display(folders):
         launch(_train_each, [s.model_dump() for s in each], _in_kernel(), num_processes=settings.num_processes,
@@ -285,11 +285,11 @@ def _train_each(several, quiet):
 def _summarise(runs, out):
     "metrics.json of several seeds: that of the best one, and mean and standard deviation over all."
     best = runs.loc[runs.mAP.idxmax()].to_dict()
-    over = spread(runs).astype(object).where(spread(runs).notna(), None)                 # one seed has no standard deviation
+    over = over_seeds(runs).astype(object).where(over_seeds(runs).notna(), None)                 # one seed has no standard deviation
     write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=over.to_dict('index')))
 
 # %% ../nbs/27_launching.ipynb #spread
-def spread(
+def over_seeds(
     runs: pd.DataFrame, # as `train_seeds` gives it
 ) -> pd.DataFrame: # rows mean and std (of a sample: n - 1), a column for each figure
     "Mean and standard deviation over the seeds."

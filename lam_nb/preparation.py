@@ -35,7 +35,7 @@ class Source:
     start: int = 0 # position at which the official cut begins: one before video_start_frame in a full-scale video
     zero: str = 'video' # what position 0 of a file is: see 15_videos
 
-    def pictures(self, frames): # annotation frames, 0-based in the clip
+    def frames(self, frames): # annotation frames, 0-based in the clip
         "Yields (annotation frame, (H, W, 3) uint8 RGB) for those of `frames` that have a picture, ascending."
         move = self.start + self.offset
         positions = np.asarray(frames, np.int64) + move
@@ -218,7 +218,7 @@ def clip_images(
     else:
         rows = pd.Series(np.arange(len(faces))).groupby(faces.frame.to_numpy()).agg(list)
         boxes = faces[['x1', 'y1', 'x2', 'y2']].to_numpy()
-        for frame, image in source.pictures(rows.index):
+        for frame, image in source.frames(rows.index):
             for found, row in enumerate(rows[frame], found + 1):
                 face = crop_face(image, boxes[row], settings.image_size)
                 yield [row], encode_face(face, settings.image_format, settings.quality)

@@ -109,7 +109,7 @@ class FaceWindows(Dataset):
         faces, first = images.reshape(-1, self.size, self.size, 3), {}                             # (B*7, size, size, 3)
         for i, face in enumerate(zip(np.repeat(self.clip[items], 7).tolist(), self.rows[items].ravel().tolist())):
             same = first.setdefault(face, i)                                                       # where this face came first
-            faces[i] = faces[same] if same < i else self.stores[face[0]].picture(face[1], self.size)
+            faces[i] = faces[same] if same < i else self.stores[face[0]].crop(face[1], self.size)
 
 # %% ../nbs/20_windows.ipynb #samples
 def _samples(store, number, stride):
@@ -200,5 +200,5 @@ def window_strips(
     for uid, part in rows.groupby('clip_uid', sort=False):
         store = ClipFaces(store_path(faces_dir, uid))
         windows = window_rows(pd.factorize(store.table.track_id)[0], store.table.frame.to_numpy(), store.missing, store.black)
-        for label, place in zip(part.index, store.places(part)): strips[label] = np.stack([store.picture(r, size) for r in windows[place]])
+        for label, place in zip(part.index, store.rows_of(part)): strips[label] = np.stack([store.crop(r, size) for r in windows[place]])
     return [strips[label] for label in rows.index]

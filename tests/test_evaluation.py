@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lam_nb.evaluation import (
     _draws, _weighted_ap, average_precision, bootstrap_by_clip, check_submission, compare_by_clip, lam_metrics,
-    make_submission, metrics_by, read_official, read_submission, resample_clips, tie_range, with_truth,
+    make_submission, metrics_by, read_official, read_submission, resample_clips, tie_range, add_labels,
     write_official, write_submission)
 from lam_nb.decisions import (
     best_threshold, border_distance, border_profile, error_runs, fitted_notes, operating_points,
@@ -121,9 +121,9 @@ def test_official_files_give_the_official_figures(tmp_path):
 @needs_mini
 def test_official_challenge_file_can_be_submitted_and_scored(tmp_path):
     predictions = read_submission(MINI / 'official' / 'test.pred.csv')
-    labelled = with_truth(predictions, MINI / 'test_truth.csv')
+    labelled = add_labels(predictions, MINI / 'test_truth.csv')
     file = write_submission(predictions, tmp_path / 'submission.json', labelled)
-    assert lam_metrics(with_truth(read_submission(file), MINI / 'test_truth.csv')) == lam_metrics(labelled)
+    assert lam_metrics(add_labels(read_submission(file), MINI / 'test_truth.csv')) == lam_metrics(labelled)
     assert set(labelled.label) == {0, 1} and (labelled.frame > 0).all()
 
 
@@ -298,7 +298,7 @@ def test_a_user_s_own_labels_of_the_crops(tmp_path):
 
     def scored(rows):
         truth.write_text('\n'.join(rows) + '\n')
-        return lam_metrics(with_truth(t, truth))
+        return lam_metrics(add_labels(t, truth))
 
     assert scored(lines)['n_positive'] == 14 and scored(lines[::-1])['mAP'] == pytest.approx(scored(lines)['mAP'])
     for rows, message in ((lines[2:], '2 of 40 rows are in the predictions but not in the truth'),
@@ -421,4 +421,4 @@ def test_labels_that_are_none_are_refused(label, tmp_path):
     with pytest.raises(ValueError, match='1 of 3 rows of gt.csv have a label other than 0 and 1'):
         read_official(tmp_path / 'gt.csv', tmp_path / 'pred.csv')
     crops = t.assign(unique_id=list('abc'))
-    with pytest.raises(ValueError, match='1 of 3 rows of the truth'): with_truth(crops, crops.assign(label=[0, label, 1]))
+    with pytest.raises(ValueError, match='1 of 3 rows of the truth'): add_labels(crops, crops.assign(label=[0, label, 1]))

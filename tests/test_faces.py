@@ -21,7 +21,7 @@ def test_frames_beyond_the_end_are_missing_rows(sample, faces, tmp_path):
     done = prepare_clip(sample, tmp_path, 'train', late, PrepareSettings(image_size=32))
     store = ClipFaces(store_path(tmp_path, faces.clip_uid[0]))
     assert done['status'] == 'made' and done['missing'] == store.missing.sum() == (late.frame > 30).sum() > 0
-    assert len(store.table) == len(late) and store.picture(int(store.missing.argmax())).max() == 0
+    assert len(store.table) == len(late) and store.crop(int(store.missing.argmax())).max() == 0
 
 
 def test_boxes_outside_the_picture_are_black(sample, faces, tmp_path):

@@ -149,7 +149,7 @@ def test_full_scale_shows_what_the_official_cut_shows(tmp_path, long_video):
     assert direct.kind == 'full_scale' and origin == ('video', 301, 90)
     cut_clip(direct.path, tmp_path / 'videos/clip.mp4', 300, 91)
     cut = find_source(tmp_path, 'clip')
-    a, b = (dict(source.pictures(faces.frame)) for source in (direct, cut))
+    a, b = (dict(source.frames(faces.frame)) for source in (direct, cut))
     assert cut.kind == 'videos' and list(a) == list(b) == list(range(1, 90))
     assert max(np.abs(a[f].astype(int) - b[f]).mean() for f in a) < 2
     assert min(np.abs(a[f].astype(int) - a[f + 1]).mean() for f in range(1, 89)) > 2
@@ -559,7 +559,7 @@ def test_more_shards_than_clips(sample, tmp_path):
 def shown(faces_dir, uid='clip'):
     "How bright each row's face of `long_video` is, and how much of it the bar covers: (n, 2)."
     store = ClipFaces(store_path(faces_dir, uid))
-    faces = [store.picture(row).astype(float).mean(2) for row in range(len(store.table))]
+    faces = [store.crop(row).astype(float).mean(2) for row in range(len(store.table))]
     return np.stack([(face.max(), (face < 8).mean()) for face in faces])
 
 

@@ -7,7 +7,7 @@ import pytest
 from lam_nb.annotations import load_faces
 from lam_nb.evaluation import lam_metrics
 from lam_nb.faces import ClipFaces, encode_face, write_store
-from lam_nb.slices import EDGES, fact_groups, head_angles, picture_facts, row_facts, slice_tables, slices_csv, weakest
+from lam_nb.slices import EDGES, row_groups, head_angles, crop_statistics, row_properties, slice_tables, slices_csv, weakest
 from lam_nb.windows import window_strips
 
 
@@ -19,15 +19,15 @@ def predictions(sample):
 
 def test_pictures_are_those_of_the_rows(sample, predictions):
     rows = predictions.sample(20, random_state=0)
-    facts = picture_facts(sample / 'faces', rows)
+    facts = crop_statistics(sample / 'faces', rows)
     for strip, brightness in zip(window_strips(sample / 'faces', rows, 64), facts.brightness):
         assert abs(strip[3] @ [.299, .587, .114] - brightness).mean() < 60 and abs((strip[3] @ [.299, .587, .114]).mean() - brightness) < 1
-    some = picture_facts(sample / 'faces', predictions, limit=10)
+    some = crop_statistics(sample / 'faces', predictions, limit=10)
     assert 5 <= some.sharpness.notna().sum() <= 10 and some.index.equals(predictions.index)
 
 
 def test_every_row_is_in_one_group_of_each_fact(sample, predictions):
-    facts = row_facts(predictions, sample / 'faces', sample / 'sample_truth.csv')
+    facts = row_properties(predictions, sample / 'faces', sample / 'sample_truth.csv')
     tables = slice_tables(predictions, facts, n=0)
     assert set(tables) == set(facts.columns)
     for fact, table in tables.items():
@@ -41,19 +41,19 @@ def test_every_row_is_in_one_group_of_each_fact(sample, predictions):
 def test_classes_hold_their_lower_edge(fact):
     edges = EDGES[fact][1]
     facts = pd.DataFrame({fact: [float(e) for e in edges if np.isfinite(e)][:len(edges) - 1]})
-    assert fact_groups(facts)[fact].cat.codes.tolist() == list(range(len(edges) - 1))
+    assert row_groups(facts)[fact].cat.codes.tolist() == list(range(len(edges) - 1))
 
 
 def test_what_is_not_known_is_left_out(predictions):
-    facts = row_facts(predictions.assign(x1=np.nan, person_id=''))
+    facts = row_properties(predictions.assign(x1=np.nan, person_id=''))
     assert set(slice_tables(predictions, facts, n=0)) == {'track_length', 'border', 'clip'}
-    one = slice_tables(predictions.assign(label=0), row_facts(predictions.assign(label=0)), n=20)
+    one = slice_tables(predictions.assign(label=0), row_properties(predictions.assign(label=0)), n=20)
     assert 'border' not in one and one['clip'].AP_looking.isna().all() and (one['clip'].n_rows > 0).all()
 
 
 def test_persons_of_clips_that_begin_alike_are_told_apart(predictions):
     rows = predictions.assign(clip_uid='0d42b229-' + predictions.clip_uid, person_id='1')
-    assert row_facts(rows).person.nunique() == rows.clip_uid.nunique()
+    assert row_properties(rows).person.nunique() == rows.clip_uid.nunique()
 
 
 def test_head_angles(predictions):
@@ -74,7 +74,7 @@ def test_facts_computed_by_hand():
     rows = pd.DataFrame(dict(clip_uid='c', track_id=['a', 'a', 'a', 'b'], person_id=['1', '1', '1', ''], frame=[0, 1, 2, 0],
                              x1=0., y1=0., x2=[16., 9, 9, 100], y2=[9., 16, 4, 0], label=[0, 1, 1, 0],
                              interpolated=[False, True, False, False], score=.5))
-    facts = row_facts(rows)
+    facts = row_properties(rows)
     assert facts.face_size.tolist() == [12, 12, 6, 0]                          # sides of squares of the same area
     assert facts.box.tolist() == ['annotated', 'interpolated', 'annotated', 'annotated']
     assert facts.track_length.tolist() == [3, 3, 3, 1] and facts.border.tolist()[:3] == [1, 1, 2] and np.isnan(facts.border[3])
@@ -85,16 +85,16 @@ def test_facts_computed_by_hand():
 
 
 def test_classes_are_named_by_what_they_hold():
-    groups = fact_groups(pd.DataFrame(dict(face_size=[0, 23.9, 24, 191, 192, 1e4], border=[1., 2, 3, 4, 30, 31])))
+    groups = row_groups(pd.DataFrame(dict(face_size=[0, 23.9, 24, 191, 192, 1e4], border=[1., 2, 3, 4, 30, 31])))
     assert groups['face_size'].tolist() == ['0 to 23', '0 to 23', '24 to 31', '128 to 191', '192 and more', '192 and more']
     assert groups['border'].tolist() == ['1', '2 to 3', '2 to 3', '4 to 7', '16 to 30', '31 and more']
-    quarters = fact_groups(pd.DataFrame(dict(sharpness=[8., 7, 6, 5, 4, 3, 2, 1])))['sharpness']
+    quarters = row_groups(pd.DataFrame(dict(sharpness=[8., 7, 6, 5, 4, 3, 2, 1])))['sharpness']
     assert quarters.tolist() == ['sharpest quarter'] * 2 + ['third'] * 2 + ['second'] * 2 + ['blurred quarter'] * 2
 
 
 def test_sharpness_is_the_variance_of_the_laplacian(sample, predictions):
     rows = predictions.sample(10, random_state=1)
-    for strip, sharpness in zip(window_strips(sample / 'faces', rows, 64), picture_facts(sample / 'faces', rows).sharpness):
+    for strip, sharpness in zip(window_strips(sample / 'faces', rows, 64), crop_statistics(sample / 'faces', rows).sharpness):
         grey = np.pad(cv2.cvtColor(strip[3], cv2.COLOR_RGB2GRAY).astype(float), 1, mode='reflect')
         laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
         assert np.isclose(sharpness, laplacian.var())
@@ -108,7 +108,7 @@ def test_two_crops_of_one_frame_are_told_apart(tmp_path):
     write_store(tmp_path / 'v.arrow', faces, pictures, dict(image_size=32))
     rows = faces.sample(frac=1, random_state=3)
     shown = [strip[3].mean() for strip in window_strips(tmp_path, rows, 32)]
-    assert shown == [levels[i] for i in rows.index] == picture_facts(tmp_path, rows).brightness.tolist()
+    assert shown == [levels[i] for i in rows.index] == crop_statistics(tmp_path, rows).brightness.tolist()
 
 
 def test_rows_of_crops_and_of_labelled_clips_in_one_table(sample):
@@ -120,4 +120,4 @@ def test_rows_of_crops_and_of_labelled_clips_in_one_table(sample):
     brightness = [strip[3].mean() for strip in window_strips(sample / 'faces', rows, 64)]
     own = {uid: ClipFaces(sample / 'faces' / f'{uid}.arrow') for uid in rows.clip_uid}
     first = mixed.groupby('clip_uid').cumcount()
-    assert brightness == [own[r.clip_uid].picture(first[r.Index], 64).mean() for r in rows.itertuples()]
+    assert brightness == [own[r.clip_uid].crop(first[r.Index], 64).mean() for r in rows.itertuples()]

@@ -14,7 +14,7 @@ from torch import nn
 from lam_nb import training
 from lam_nb.models import normalise, read_checkpoint
 from lam_nb.runs import check_parameters
-from lam_nb.batches import step_share, window_loss
+from lam_nb.batches import step_weights, window_loss
 from lam_nb.training import TrainSettings, new_run, train_step
 from lam_nb.launching import train
 
@@ -40,7 +40,7 @@ def gradients_of(run, steps):
         real()
     run.optimizer.step = step
     run.model.train()
-    if run.settings.freeze_trunk: training.freeze_trunk(run.model)
+    if run.settings.freeze_trunk: training.freeze_backbone(run.model)
     for args in steps: train_step(run, run.model, *args)
     return seen
 
@@ -70,7 +70,7 @@ def test_the_loop_uses_what_the_settings_say(sample, tmp_path, monkeypatch):
     assert len(seen) == len(batches) > 3 and len({lr for _, lr, *_ in seen}) > 1 and weights[0] != .136
     for i, (images, lr, used, share, last) in enumerate(seen):
         first = i // 2 * 2
-        shares = step_share(batches[first:first + 2], labels, weights)
+        shares = step_weights(batches[first:first + 2], labels, weights)
         stored = torch.from_numpy(windows.__getitems__(batches[i])['images'])
         assert torch.equal(images, training.augment(stored, [s.seed, 0, i, 0], True, .1, .2, 1.)) and not torch.equal(images, stored)
         assert lr == training.learning_rate(s, first / len(batches)) and used == pytest.approx(weights)
@@ -104,7 +104,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(batch):
     "With frozen batch norms; others see the small batches."
     images, label = batch
     halves = [np.arange(4), np.arange(4, 8)]
-    shares = step_share(halves, label.numpy(), WEIGHTS.tolist())
+    shares = step_weights(halves, label.numpy(), WEIGHTS.tolist())
     large = gradients_of(begin(freeze_trunk=True), [(images, label, WEIGHTS)])
     parts = [(images[h], label[h], WEIGHTS, share, h[-1] == 7) for h, share in zip(halves, shares)]
     small = gradients_of(begin(freeze_trunk=True), parts)
