@@ -75,13 +75,14 @@ test: env  ## every check: export, clean, conflict markers, ruff, library notebo
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
 	  OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest
 
-prepare-commit: env  ## export the notebooks to lam_nb, clean them, lint: before every commit
+prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
+	$(BIN)/python scripts/chapters.py
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/ruff check
 
-lab: env  ## JupyterLab on the notebooks
-	$(BIN)/jupyter-lab --notebook-dir=. nbs
+lab: env  ## JupyterLab, which opens nbs/index.ipynb
+	$(BIN)/jupyter-lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 lock: $(UV)  ## rebuild requirements.lock from pyproject.toml (newest versions: make lock FLAGS=--upgrade)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev $(FLAGS) \

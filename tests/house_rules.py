@@ -14,7 +14,9 @@ from tokenize import COMMENT, generate_tokens
 import nbformat
 import yaml
 
-CELL_LINES, FUNCTION_LINES, RUN_CELLS = 50, 40, 25
+CELL_LINES, FUNCTION_LINES, LINE_WIDTH = 50, 40, 112             # JupyterLab shows 112 characters beside its file list
+CHAPTER_CELLS, CHAPTER_LINES = 80, 450                           # lines: exported ones; `figures` is a collection and may have more
+RUN_CELLS, RUN_LINES, RUN_CELL_LINES = 25, 90, 12
 NOTEBOOK_BYTES, PICTURE_BYTES = 300_000, 100_000
 PACKAGE = 'lam_nb'
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -125,6 +127,25 @@ def kernel(nb: Notebook) -> list[str]:
     return [] if name == 'python3' else [f'the kernel is {name!r}, expected python3']
 
 
+def chapter_size(nb: Notebook) -> list[str]:
+    "A chapter has at most 80 cells, and exports at most 450 lines (`figures` more: it is a collection)."
+    lines = sum(len(code_lines(c)) for c in nb.cells if c.exported)
+    found = [f'{len(nb.cells)} cells, at most {CHAPTER_CELLS}: split it where it holds two themes'] if len(nb.cells) > CHAPTER_CELLS else []
+    too_many = lines > CHAPTER_LINES and nb.module != 'figures'
+    return found + ([f'{lines} exported lines, at most {CHAPTER_LINES}: split it where it holds two themes'] if too_many else [])
+
+
+def code_lines(cell: Cell) -> list[str]:
+    "The lines of a code cell but for its directives."
+    return [line for line in cell.source.strip().splitlines() if not line.startswith('#|')]
+
+
+def line_width(nb: Notebook) -> list[str]:
+    "Code lines have at most 112 characters."
+    return [f'cell {c.id}: a line of {len(line)} characters, at most {LINE_WIDTH}' for c in nb.cells if c.kind == 'code'
+            for line in c.source.splitlines() if len(line) > LINE_WIDTH]
+
+
 def prose(nb: Notebook) -> list[str]:
     "No more than two exported cells in a row without prose; cells of imports do not count."
     found, row = [], []
@@ -166,11 +187,18 @@ def package_imports(tree: ast.AST) -> list[tuple[str, bool]]:
     return found
 
 
+def is_command(node: ast.AST) -> bool:
+    "Is it the block `if __name__ == '__main__'`, which runs a module as a command?"
+    return isinstance(node, ast.If) and ast.unparse(node.test).startswith("__name__ == '__main__'")
+
+
 def import_order(nb: Notebook, numbers: dict[str, int]) -> list[str]:
-    "Exported cells import modules of lower numbers only (examples their own module too, run notebooks all), none by a star."
+    """Exported cells import modules of lower numbers only (examples their own module too, run notebooks all), none by a star.
+    What runs a module as a command may be made of what comes later."""
     found = []
     for cell in nb.cells:
-        for name, star in package_imports(cell.tree):
+        tree = ast.Module([n for n in cell.tree.body if not is_command(n)], [])
+        for name, star in package_imports(tree):
             if star:
                 found.append(f'cell {cell.id}: `import *` of {name}: name what is needed')
             if nb.number is None or (name == nb.module and not cell.exported) or name.startswith('__'):
@@ -188,7 +216,7 @@ def cell_size(nb: Notebook) -> list[str]:
     "An exported cell has at most 50 lines and one public definition."
     found = []
     for cell in (c for c in nb.cells if c.exported):
-        lines = len([line for line in cell.source.strip().splitlines() if not line.startswith('#|')])
+        lines = len(code_lines(cell))
         if lines > CELL_LINES:
             found.append(f'cell {cell.id}: {lines} lines, at most {CELL_LINES}')
         if len(cell.definitions) > 1:
@@ -294,6 +322,61 @@ def docments(nb: Notebook) -> list[str]:
     return found
 
 
+def asserting(notebooks: list[Notebook]) -> float:
+    "Visible asserting cells per exported cell (imports not counted), over all library notebooks."
+    cells = [c for nb in notebooks for c in nb.cells]
+    exported = sum(c.exported and not imports_only(c) for c in cells)
+    return sum(c.asserts and not c.exported and not c.hidden for c in cells) / max(exported, 1)
+
+
+def function_lengths(notebooks: list[Notebook]) -> list[int]:
+    "Lines of every exported function and method, signature and docstring included."
+    return [n.end_lineno - n.lineno + 1 for nb in notebooks for c in nb.cells if c.exported for n in ast.walk(c.tree) if isinstance(n, FUNCTION)]
+
+
+# Words and links
+
+WORDS = {                                # what this house once said -> what the field says
+    r'trunks?': 'backbone', r'pictures?': 'frame, crop or image', r'false alarms?': 'false positives, false positive rate', r'mean error': 'ECE',
+    r'fingerprints?': 'hash', r'mended?|mends': 'fixed', r'h(?:eld|olds?) against': 'compared with', r'told by': 'recognised by',
+    r'farewell': 'message', r'under the hood': '(leave it out)', r'fresh(?:ly)?': 'newly initialised', r'by chance alone|chance level': 'random baseline'}
+
+
+def texts(cell: Cell) -> list[str]:
+    "What a cell says in words: its prose, or its comments, docstrings and sentences of at least three words; `code` is left out."
+    if cell.kind == 'markdown':
+        return [re.sub(r'```.*?```|`[^`]*`|\]\([^)]*\)', ' ', cell.source, flags=re.DOTALL)]
+    if cell.kind != 'code' or cell.source.lstrip().startswith('%%'):
+        return []
+    source = re.sub(r'(?m)^(\s*)[%!].*$', r'\1pass', cell.source)
+    comments = [t.string for t in generate_tokens(StringIO(source).readline) if t.type == COMMENT and not t.string.startswith('#|')]
+    strings = [n.value for n in ast.walk(cell.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return [re.sub(r'`[^`]*`', ' ', t) for t in comments + [s for s in strings if len(s.split()) >= 3]]
+
+
+def house_words(text: str) -> list[str]:
+    "House words in a text, each with the field's word."
+    return [f'{m[0]!r}: say {better}' for word, better in WORDS.items() for m in re.finditer(rf'(?i)(?<![\w-]){"(?:" + word + ")"}(?![\w-])', text)]
+
+
+def words(nb: Notebook) -> list[str]:
+    "The field's words instead of house words, in prose, comments, docstrings and messages."
+    return [f'cell {c.id}: {hit}' for c in nb.cells for text in texts(c) for hit in house_words(text)]
+
+
+def broken_links(text: str, folder: Path) -> list[str]:
+    "Links of a Markdown text to files that do not exist; `folder` is that of the text. Links to the web and within the page are not followed."
+    text = re.sub(r'```.*?```|`[^`]*`', ' ', text, flags=re.DOTALL)
+    targets = re.findall(r'\]\(([^)\s]+)\)', text)
+    return [f'a link leads nowhere: {t}' for t in targets
+            if not re.match(r'[a-z]+:|#', t) and not (folder / t.partition('#')[0]).exists()]
+
+
+def links(nb: Notebook) -> list[str]:
+    "Every link of a notebook to a file of the project leads somewhere."
+    return [f'cell {c.id}: {hit}' for c in nb.cells if c.kind == 'markdown' for hit in broken_links(c.source, nb.path.parent)]
+
+
 # Run notebooks and recipes
 
 def run_notebook(nb: Notebook) -> list[str]:
@@ -303,6 +386,21 @@ def run_notebook(nb: Notebook) -> list[str]:
     if len(nb.cells) >= RUN_CELLS:
         found.append(f'{len(nb.cells)} cells, expected under {RUN_CELLS}')
     return found + [f'cell {c.id}: a run notebook exports nothing' for c in nb.cells if c.exported or 'default_exp' in c.directives]
+
+
+def thin(nb: Notebook) -> list[str]:
+    "A run notebook calls the library: 90 lines of code in all, 12 a cell (parameters aside), no lambda of one letter, no HTML."
+    cells = [c for c in nb.cells if c.kind == 'code']
+    total = sum(len(code_lines(c)) for c in cells)
+    found = [f'{total} lines of code, at most {RUN_LINES}: what it shows is made by functions of the library'] if total > RUN_LINES else []
+    for c in cells:
+        if len(code_lines(c)) > RUN_CELL_LINES and 'parameters' not in c.tags:
+            found.append(f'cell {c.id}: {len(code_lines(c))} lines, at most {RUN_CELL_LINES}')
+        letters = [a.arg for n in ast.walk(c.tree) if isinstance(n, ast.Lambda) for a in n.args.args if len(a.arg) == 1]
+        found += [f'cell {c.id}: a lambda of {a!r}: give what it does a name' for a in letters]
+        strings = [n.value for n in ast.walk(c.tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        found += [f'cell {c.id}: HTML in a text: {m[0]}' for s in strings for m in re.finditer(r'</?[a-z][a-z0-9]*(?: [^<>]*)?/?>', s)]
+    return found
 
 
 def parameter_values(nb: Notebook) -> dict:

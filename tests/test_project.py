@@ -5,6 +5,8 @@ Each rule is also shown to fail on a made-up offender.
 import ast
 import base64
 import re
+import runpy
+import statistics
 from pathlib import Path
 
 import gates
@@ -18,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 NOTEBOOKS = {p.name: rules.read_notebook(p) for p in sorted((ROOT / 'nbs').glob('*.ipynb'))}
 LIBRARY = [n for n, nb in NOTEBOOKS.items() if nb.number is not None]
-RUNS = [n for n, nb in NOTEBOOKS.items() if nb.number is None]
+RUNS = [n for n, nb in NOTEBOOKS.items() if nb.number is None and n != 'index.ipynb']
 NUMBERS = {NOTEBOOKS[n].module: NOTEBOOKS[n].number for n in LIBRARY}
 RECIPES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'nbs/recipes').rglob('*.y*ml'))
 MODULES = sorted(p.name for p in (ROOT / 'lam_nb').glob('*.py'))
@@ -39,8 +41,9 @@ def ok(complaints: list[str]) -> None:
 
 # The notebooks
 
-EVERYWHERE = [rules.opening, rules.cell_ids, rules.kernel, rules.imports_alone, rules.function_size, rules.output_size]
-LIBRARY_ONLY = [rules.prose, rules.cell_size, rules.examples, rules.failing_use, rules.docments]
+EVERYWHERE = [rules.opening, rules.cell_ids, rules.kernel, rules.imports_alone, rules.function_size, rules.output_size, rules.line_width,
+              rules.words, rules.links]
+LIBRARY_ONLY = [rules.prose, rules.cell_size, rules.chapter_size, rules.examples, rules.failing_use, rules.docments]
 
 
 @pytest.mark.parametrize('rule', EVERYWHERE, ids=lambda r: r.__name__)
@@ -68,7 +71,39 @@ def test_numbers_are_unique():
 @pytest.mark.parametrize('name', RUNS)
 def test_run_notebook(name):
     nb = NOTEBOOKS[name]
-    ok(rules.run_notebook(nb) + rules.parameter_cell(nb, papermill.inspect_notebook(str(nb.path))))
+    ok(rules.run_notebook(nb) + rules.thin(nb) + rules.parameter_cell(nb, papermill.inspect_notebook(str(nb.path))))
+
+
+def test_library_as_a_whole():
+    library = [NOTEBOOKS[n] for n in LIBRARY]
+    lengths = rules.function_lengths(library)
+    assert rules.asserting(library) >= 0.85, f'{rules.asserting(library):.2f} asserting cells per exported cell, at least 0.85'
+    assert statistics.median(lengths) <= 8, f'half of the functions have more than {statistics.median(lengths)} lines, at most 8'
+
+
+def test_index_is_prose_and_names_every_notebook():
+    index = NOTEBOOKS['index.ipynb']
+    assert {c.kind for c in index.cells} == {'markdown'}, 'the index holds no code to run'
+    text = '\n'.join(c.source for c in index.cells)
+    ok([f'the index has no link to {n}' for n in [*LIBRARY, *RUNS] if f']({n})' not in text])
+
+
+def test_lists_of_chapters_are_in_step():
+    wanted = runpy.run_path(str(ROOT / 'scripts/chapters.py'))['wanted']()
+    ok([f'{p.relative_to(ROOT)}: run python scripts/chapters.py' for p, text in wanted.items() if p.read_text(encoding='utf-8') != text])
+
+
+def test_each_chapter_ends_with_a_link_to_the_next():
+    for name, following in zip(LIBRARY, [*LIBRARY[1:], 'index.ipynb']):
+        last = NOTEBOOKS[name].cells[-1]
+        assert last.kind == 'markdown' and f']({following})' in last.source, f'{name} does not end with a link to {following}'
+
+
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'benchmarks/README.md'])
+def test_links_and_words_of_a_page(name):
+    text = (ROOT / name).read_text()
+    prose = rules.texts(Cell('page', 'markdown', text))
+    ok(rules.broken_links(text, (ROOT / name).parent) + [hit for part in prose for hit in rules.house_words(part)])
 
 
 @pytest.mark.parametrize('name', CONTRACT)
@@ -170,6 +205,19 @@ OFFENDERS = [
     (rules.run_notebook, '0 cells are tagged', book(code('a = 1')), book(code('a = 1', tags=['parameters']))),
     (rules.run_notebook, 'under 25', book(*[code('')] * 24, TAGGED), book(*[code('')] * 23, TAGGED)),
     (rules.run_notebook, 'exports nothing', book(code(AREA), TAGGED), book(TAGGED)),
+    (rules.line_width, '113 characters', book(code('x' * 113)), book(code('x' * 112), md('x' * 200))),
+    (rules.chapter_size, '81 cells', book(*[md('a')] * 81), book(*[md('a')] * 80)),
+    (rules.chapter_size, '451 exported lines', book(code('#| export\n' + 'x = 1\n' * 451)), book(code('#| export\n' + 'x = 1\n' * 450))),
+    (rules.chapter_size, 'exported lines', book(code('#| export\n' + 'x = 1\n' * 451)),
+     book(code('#| export\n' + 'x = 1\n' * 451), name='30_figures.ipynb')),
+    (rules.thin, '91 lines of code', book(*[code('x = 1\n' * 7)] * 13), book(*[code('x = 1\n' * 10)] * 9)),
+    (rules.thin, '13 lines', book(code('x = 1\n' * 13)), book(code('x = 1\n' * 12), code('x = 1\n' * 40, tags=['parameters']))),
+    (rules.thin, 'lambda', book(code('f = lambda x: 1')), book(code('f = lambda row: 1'))),
+    (rules.thin, 'HTML', book(code("a = 'so <b>bold</b>'")), book(code("a = 'a < b and <data_dir>/faces'"))),
+    (rules.words, 'say backbone', book(md('The trunk.')), book(md('The backbone, `trunk`, [link](trunk.md).'))),
+    (rules.words, 'say hash', book(code('a = 1  # its fingerprint')), book(code("a = about['fingerprint']  # its hash"))),
+    (rules.words, 'say fixed', book(code('def f():\n  "What was mended."')), book(code('def f():\n  "What was fixed."'))),
+    (rules.links, 'nowhere', book(md('[a](nowhere.ipynb)')), book(md('[a](https://a.org) [b](#here) `[c](x.md)`'))),
 ]
 
 
@@ -187,6 +235,18 @@ def test_import_order_can_fail(source, words):
     numbers = {'runs': 0, 'faces': 3, 'windows': 4}
     assert any(words in c for c in rules.import_order(book(code('#| export\n' + source)), numbers))
     assert rules.import_order(book(code('#| export\nfrom lam_nb.runs import a'), code('from lam_nb.faces import b')), numbers) == []
+
+
+def test_a_command_may_import_what_comes_later():
+    numbers, late = {'faces': 3, 'windows': 4}, 'from lam_nb.windows import main'
+    assert rules.import_order(book(code(f"#| export\nif __name__ == '__main__' and __spec__:\n  {late}\n  main()")), numbers) == []
+    assert rules.import_order(book(code(f"#| export\nif __name__ == '__other__':\n  {late}")), numbers)
+
+
+def test_shares_and_medians_can_fail():
+    shown = book(code(AREA), SHOWN, CHECKED)
+    assert rules.asserting([shown]) == 1 and rules.asserting([shown, book(code(AREA))]) == .5
+    assert rules.function_lengths([shown]) == [5] and rules.function_lengths([book(SHOWN)]) == []
 
 
 def inferred(**defaults):
