@@ -131,7 +131,7 @@ def load_model(
     if name not in MODELS: raise ValueError(f'{path} is of a model {name!r}, which is not known here; known are {", ".join(MODELS)}')
     model = MODELS[name]()
     report = load_weights(model, path)
-    fresh = [key for key in report.fresh if not key.endswith('num_batches_tracked')]
+    fresh = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
     if fresh:
         raise ValueError(f'{path} holds {report.origin} weights, without {len(fresh)} tensors of this model (first: {fresh[0]}): '
                          'it is a start for training; evaluate what train.ipynb makes of it')

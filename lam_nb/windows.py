@@ -24,28 +24,35 @@ from .faces import ClipFaces, store_path
 def window_rows(
     track: np.ndarray, # (n,) a number for each track; rows in (track, frame) order
     frame: np.ndarray, # (n,) frame number from 0, ascending in a track; of two equal ones the first is a neighbour's
-    missing: np.ndarray, # (n,) bool: no picture
-    black: np.ndarray, # (n,) bool: an all-black picture
-) -> np.ndarray: # (n, 7) row numbers; column 3 is the row itself
+    missing: np.ndarray, # (n,) bool: no crop
+    black: np.ndarray, # (n,) bool: an all-black crop
+    length: int = 7, # T, frames per window: odd, from 1
+) -> np.ndarray: # (n, T) row numbers; the middle column is the row itself
     "The rows that make up each row's window, by the official padding rule."
-    row = np.arange(len(track))[:, None]
-    if not len(track): return np.zeros((0, 7), int)
-    place = np.asarray(track, np.int64) * 2 ** 40 + frame                          # (n,), ascending
-    wanted = place[:, None] + np.arange(-3, 4)                                     # (n, 7): frames f-3 ... f+3 of the same track
-    at = np.minimum(np.searchsorted(place, wanted), len(place) - 1)
-    found = np.where(place[at] == wanted, at, -1)                                  # (n, 7), -1: not in the track
-    absent = (found < 0) | missing[found]
-    absent |= absent.any(1, keepdims=True) & black[found]                          # black counts as missing only beside a missing one
-    absent[:, 3] = False
-    left = np.take_along_axis(found[:, :3], np.argsort(~absent[:, :3], 1, kind='stable'), 1)      # missing first, then the others in order
-    right = np.take_along_axis(found[:, 4:], np.argsort(absent[:, 4:], 1, kind='stable'), 1)      # the others in order, then missing
-    return np.concatenate([_fill(left, absent[:, :3].sum(1), row), row, _fill(right[:, ::-1], absent[:, 4:].sum(1), row)[:, ::-1]], 1)
+    if length < 1 or length % 2 == 0: raise ValueError(f'length = {length}: expected an odd number of frames, from 1')
+    half, row = length // 2, np.arange(len(track))[:, None]
+    if not len(track): return np.zeros((0, length), int)
+    rows = _frame_rows(track, frame, half)                                         # (n, T), -1: not in the track
+    absent = (rows < 0) | missing[rows]
+    absent |= absent.any(1, keepdims=True) & black[rows]                           # black is missing only beside a missing one
+    absent[:, half] = False
+    left = _slide(rows[:, :half], absent[:, :half], row)
+    right = _slide(rows[:, :half:-1], absent[:, :half:-1], row)[:, ::-1]           # mirrored: its outer end comes first
+    return np.concatenate([left, row, right], 1)
 
-# %% ../nbs/20_windows.ipynb #fill
-def _fill(half, n_absent, centre):
-    "Replaces the first `n_absent` columns of a (n, 3) half by its next one, or by the centre where none is left."
-    outermost = np.take_along_axis(np.concatenate([half, centre], 1), n_absent[:, None], 1)
-    return np.where(np.arange(3) < n_absent[:, None], outermost, half)
+def _frame_rows(track, frame, half):
+    "Rows of the frames f-half ... f+half of the same track, (n, T); -1 where the track has no such frame."
+    position = np.asarray(track, np.int64) * 2 ** 40 + frame                       # (n,), ascending
+    wanted = position[:, None] + np.arange(-half, half + 1)                        # (n, T)
+    at = np.minimum(np.searchsorted(position, wanted), len(position) - 1)
+    return np.where(position[at] == wanted, at, -1)
+
+def _slide(rows, absent, centre):
+    "A half whose outer end is column 0: the frames that exist slide towards the centre, the outermost of them fills the rest."
+    slid = np.take_along_axis(rows, np.argsort(~absent, 1, kind='stable'), 1)      # absent ones first, then the others in order
+    n_absent = absent.sum(1)[:, None]
+    outermost = np.take_along_axis(np.concatenate([slid, centre], 1), n_absent, 1)
+    return np.where(np.arange(rows.shape[1]) < n_absent, outermost, slid)
 
 # %% ../nbs/20_windows.ipynb #face-size
 def face_size(
@@ -84,38 +91,39 @@ class FaceWindows(Dataset):
         faces_dir: str | Path, # face store
         clips: list[str], # clip uids, in the order wanted
         stride: int = 1, # every how many rows of a track
-        size: int = 0, # side of the pictures, pixels; 0: as stored
+        size: int = 0, # side of the faces, pixels; 0: as stored
+        length: int = 7, # T, frames per window: `model.window`
     ):
         self.stores = [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
         check_stores(self.stores)
-        parts = [_samples(store, number, stride) for number, store in enumerate(self.stores)]
-        nothing = [(np.zeros(0, np.int32), np.zeros((0, 7), np.int32), np.zeros(0, np.int8))]
+        parts = [_samples(store, number, stride, length) for number, store in enumerate(self.stores)]
+        nothing = [(np.zeros(0, np.int32), np.zeros((0, length), np.int32), np.zeros(0, np.int8))]
         self.clip, self.rows, self.labels = (np.concatenate(column) for column in zip(*(parts or nothing)))
-        self.size = face_size(self.stores, size)
+        self.size, self.length = face_size(self.stores, size), length
 
     def __len__(self): return len(self.clip)
 
     def __getitem__(self, i: int): return {k: v[0] for k, v in self.__getitems__([i]).items()}
 
-    def __getitems__(self, items: list[int]): # images (B, 7, size, size, 3) uint8 RGB; label (B,) int64; item (B,) int64
-        images = np.empty((len(items), 7, self.size, self.size, 3), np.uint8)
+    def __getitems__(self, items: list[int]): # images (B, T, size, size, 3) uint8 RGB; label (B,) int64; item (B,) int64
+        images = np.empty((len(items), self.length, self.size, self.size, 3), np.uint8)
         self.read_into(images, items)
         return dict(images=images, **self.known(items))
 
     def known(self, items: list[int]): # label (B,) int64; item (B,) int64: what needs no picture
         return dict(label=self.labels[items].astype(np.int64), item=np.asarray(items))
 
-    def read_into(self, images: np.ndarray, items: list[int]): # fills images (B, 7, size, size, 3) uint8 RGB
-        faces, first = images.reshape(-1, self.size, self.size, 3), {}                             # (B*7, size, size, 3)
-        for i, face in enumerate(zip(np.repeat(self.clip[items], 7).tolist(), self.rows[items].ravel().tolist())):
+    def read_into(self, images: np.ndarray, items: list[int]): # fills images (B, T, size, size, 3) uint8 RGB
+        faces, first = images.reshape(-1, self.size, self.size, 3), {}                             # (B*T, size, size, 3)
+        for i, face in enumerate(zip(np.repeat(self.clip[items], self.length).tolist(), self.rows[items].ravel().tolist())):
             same = first.setdefault(face, i)                                                       # where this face came first
             faces[i] = faces[same] if same < i else self.stores[face[0]].crop(face[1], self.size)
 
 # %% ../nbs/20_windows.ipynb #samples
-def _samples(store, number, stride):
+def _samples(store, number, stride, length):
     "Clip number, window rows (int32) and label of each sample row of a store."
     table = ClipFaces(store.path).table                     # of a reader that is thrown away: the tables of all clips need much memory
-    rows = window_rows(pd.factorize(table.track_id)[0], table.frame.to_numpy(), store.missing, store.black)
+    rows = window_rows(pd.factorize(table.track_id)[0], table.frame.to_numpy(), store.missing, store.black, length)
     keep = sample_rows(table, stride)
     return np.full(keep.sum(), number, np.int32), rows[keep].astype(np.int32), table.label.to_numpy()[keep]
 
@@ -137,7 +145,7 @@ def one_thread(
 class _Room(Dataset):
     "Memory for a few batches, and what a worker does: fills a part of it."
     def __init__(self, windows, parts, most):
-        shape = parts, most, 7, windows.size, windows.size, 3
+        shape = parts, most, windows.length, windows.size, windows.size, 3
         self.windows, self.images = windows, np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
 
     def __getitem__(self, task):
@@ -171,7 +179,7 @@ def window_batches(
     batches: list[np.ndarray], # the items of each batch, in the order wanted
     num_workers: int = 0, # processes that decode; 0: none, this one does it
     device: torch.device = torch.device('cpu'), # where the batches will go; cuda: they lie in pinned memory
-): # yields dicts of tensors: images (B, 7, size, size, 3) uint8, label (B,) int64, item (B,) int64
+): # yields dicts of tensors: images (B, T, size, size, 3) uint8, label (B,) int64, item (B,) int64
     "The batches, decoded ahead. On the CPU a batch's images are good until the next batch is asked for."
     if num_workers == 0 or not len(batches): ready = (as_tensors(windows.__getitems__(items)) for items in batches)
     else:
@@ -193,12 +201,13 @@ def window_batches(
 def window_strips(
     faces_dir: str | Path, # face store
     rows: pd.DataFrame, # has clip_uid, track_id, and frame or (challenge crops) unique_id; any order
-    size: int = 96, # side of the pictures, pixels
-) -> list[np.ndarray]: # for each row (7, size, size, 3) uint8, RGB; the middle one is the row's own face
+    size: int = 96, # side of the faces, pixels
+    length: int = 7, # T, frames per window
+) -> list[np.ndarray]: # for each row (T, size, size, 3) uint8, RGB; the middle one is the row's own face
     "The windows of some rows, as pictures."
     strips = {}
     for uid, part in rows.groupby('clip_uid', sort=False):
         store = ClipFaces(store_path(faces_dir, uid))
-        windows = window_rows(pd.factorize(store.table.track_id)[0], store.table.frame.to_numpy(), store.missing, store.black)
+        windows = window_rows(pd.factorize(store.table.track_id)[0], store.table.frame.to_numpy(), store.missing, store.black, length)
         for label, place in zip(part.index, store.rows_of(part)): strips[label] = np.stack([store.crop(r, size) for r in windows[place]])
     return [strips[label] for label in rows.index]

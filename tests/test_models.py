@@ -177,7 +177,7 @@ def test_our_own_and_official_checkpoints_load(origin, state, fresh, tmp_path):
     report = load_weights(fresh, tmp_path / 'a.pth')
     close = 'half' in origin
     assert all(torch.allclose(v, state[k], atol=0.02) if close else torch.equal(v, state[k]) for k, v in fresh.state_dict().items())
-    assert report.origin == 'Looking-at-me' and not report.dropped and all(k.endswith('num_batches_tracked') for k in report.fresh)
+    assert report.origin == 'Looking-at-me' and not report.dropped and all(k.endswith('num_batches_tracked') for k in report.initialised)
     assert 'Looking-at-me weights' in repr(report) and str(tmp_path / 'a.pth') in str(report)
 
 
@@ -195,7 +195,7 @@ def test_gaze360_is_told_by_its_keys_not_by_its_name(state, fresh, tmp_path, leg
     )
     report = load_weights(fresh, tmp_path / 'model.bin')
     after, head = fresh.state_dict(), ['last_layer1.weight', 'last_layer1.bias', 'last_layer2.weight', 'last_layer2.bias']
-    assert report.origin == 'Gaze360' and report.dropped == ['last_layer.weight', 'last_layer.bias'] and report.fresh == head
+    assert report.origin == 'Gaze360' and report.dropped == ['last_layer.weight', 'last_layer.bias'] and report.initialised == head
     assert same(after, state, report.loaded) and same(after, before, head) and len(report.loaded) == 140
     torch.save({'state_dict': state}, tmp_path / 'gaze360_ours.pth')  # the name means nothing here
     assert load_weights(fresh, tmp_path / 'gaze360_ours.pth').origin == 'Looking-at-me'
@@ -210,7 +210,7 @@ def test_imagenet_fills_the_trunk_only(fresh, tmp_path):
         report = load(fresh, tmp_path / 'resnet.pth')
         after = fresh.state_dict()
         assert all(torch.equal(v, after[f'base_model.{k}']) for k, v in net.state_dict().items() if not k.startswith('fc.'))
-        assert same(after, before, report.fresh) and len(report.loaded) == 120 and report.dropped == ['fc.weight', 'fc.bias']
+        assert same(after, before, report.initialised) and len(report.loaded) == 120 and report.dropped == ['fc.weight', 'fc.bias']
 
 
 def test_imagenet_without_a_network_says_what_to_do(fresh, tmp_path, monkeypatch):
