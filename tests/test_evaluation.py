@@ -313,7 +313,7 @@ def test_a_user_s_own_labels_of_the_crops(tmp_path):
     with pytest.warns(UserWarning, match='1 of 41 rows repeat'): assert scored([*lines, lines[3]])['n_rows'] == 40
 
 
-def test_a_submission_is_held_against_the_crops():
+def test_a_submission_is_compared_with_the_crops():
     t = challenge_table()
     whole = make_submission(t)
     other = {**whole['results'][0], 'unique_id': 'ffffffff'}
