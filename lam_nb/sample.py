@@ -8,6 +8,7 @@ __all__ = ['RATE', 'LIMITS', 'scene_faces', 'detect', 'annotate', 'truth_table',
 
 # %% ../nbs/13_sample.ipynb #imports
 import json, uuid
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import cv2
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from .runs import Progress, atomic_path, write_json
 from .heads import F4, face_box
@@ -23,8 +23,9 @@ from .scenes import (
     Scene, _body, _head_state, _runs, _wave, gaze_angle, looking_frames, make_scene, render_frame)
 
 # %% ../nbs/13_sample.ipynb #scene-faces
-def scene_faces(scene: Scene) -> tuple: # face boxes (n + 1, people, 4) in pixels; distances (n + 1, people) in metres
-    "Where every face is, at all frames, seen or not."
+def scene_faces(scene: Scene, # of make_scene
+               ) -> tuple: # boxes (n + 1, people, 4) in pixels; distances (n + 1, people) in metres
+    "The box of each face at all frames, seen or not."
     boxes, far = np.zeros((scene.n + 1, len(scene.people), 4)), np.zeros((scene.n + 1, len(scene.people)))
     for k in range(scene.n + 1):
         for i, person in enumerate(scene.people):
@@ -34,38 +35,46 @@ def scene_faces(scene: Scene) -> tuple: # face boxes (n + 1, people, 4) in pixel
 
 def _area(b): return np.prod(np.maximum(b[..., 2:] - b[..., :2], 0), -1)
 
+def _common(a, b): # area of the intersection
+    return _area(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1))
+
 def _seen(boxes, far, size):
-    "Bool (n + 1, people): the face is mostly inside the picture, and not behind a nearer face."
-    def common(a, b): return _area(np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1))
-    hidden = common(boxes[:, :, None], boxes[:, None]) * (far[:, None, :] < far[:, :, None]) # [k, i, j]: j hides i
-    return (common(boxes, np.array([0, 0, *size])) > .6 * _area(boxes)) & (hidden.max(2) < .35 * _area(boxes))
+    "Bool (n + 1, people): the face is mostly inside the frame, and not behind a nearer face."
+    nearer = far[:, None, :] < far[:, :, None]
+    hidden = _common(boxes[:, :, None], boxes[:, None]) * nearer # [k, i, j]: j hides i
+    inside = _common(boxes, np.array([0, 0, *size])) > .6 * _area(boxes)
+    return inside & (hidden.max(2) < .35 * _area(boxes))
 
 # %% ../nbs/13_sample.ipynb #tracks
 def detect(rng: np.random.Generator, # draws jitter, misses, gaps and losses
-           boxes: np.ndarray, # (n, 4) true boxes of one face, x1, y1, x2, y2 in pixels; row k is annotation frame k
+           boxes: np.ndarray, # (n, 4) true boxes of one face, x1, y1, x2, y2 in pixels; row k is frame k
            seen: np.ndarray, # (n,) bool: could be seen at all
-           fps: float = 30., # frames a second; gaps and losses come at rates per second
-          ) -> list: # tracks: (frames (m,) from 0, ascending; boxes (m, 4) in pixels, rounded to quarters); empty when never seen
-    "What a tracker makes of a face: jitter, single misses, gaps, a new track after a loss."
+           fps: float = 30., # frames per second; gaps and losses come at rates per second
+          ) -> list: # tracks: (frames (m,) from 0, ascending; boxes (m, 4), rounded to quarters of a pixel)
+    "The tracks that a tracker makes of one face."
     n, size = len(boxes), np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    noisy = boxes + size * (rng.normal(0, .008, (n, 4)) + np.stack([_wave(rng, n, fps, 1., .008) for _ in range(4)], 1))
+    drift = rng.normal(0, .008, (n, 4)) + np.stack([_wave(rng, n, fps, 1., .008) for _ in range(4)], 1)
+    frames, losses = _detected(rng, seen, fps)
+    parts = np.split(frames, np.flatnonzero((np.diff(frames) > 15) | (np.diff(losses[frames]) > 0)) + 1)
+    noisy = np.round((boxes + size * drift) * 4) / 4
+    return [(f, noisy[f]) for f in parts if len(f) >= min(8, n // 2)]
+
+def _detected(rng, seen, fps):
+    "Frames with a box; and for all frames how often the track was lost before."
+    n = len(seen)
     kept = seen & (rng.random(n) > .03)
     for k in np.flatnonzero(rng.random(n) < .2 / fps): kept[k:k + rng.integers(3, 11)] = False
-    losses = np.cumsum(rng.random(n) < .06 / fps)
-    frames = np.flatnonzero(kept)
-    parts = np.split(frames, np.flatnonzero((np.diff(frames) > 15) | (np.diff(losses[frames]) > 0)) + 1)
-    return [(f, np.round(noisy[f] * 4) / 4) for f in parts if len(f) >= min(8, n // 2)]
+    return np.flatnonzero(kept), np.cumsum(rng.random(n) < .06 / fps)
 
 # %% ../nbs/13_sample.ipynb #ids
 def _uid(rng): return str(uuid.UUID(bytes=rng.bytes(16), version=4))
 
-def _items(frames, boxes, first):
-    return [dict(x=float(x1), y=float(y1), width=float(x2 - x1), height=float(y2 - y1),
-                 frame=int(f), video_frame=int(first + f), clip_frame=None)
-            for f, (x1, y1, x2, y2) in zip(frames, boxes)]
-
 def _path(name, frames, boxes, first):
-    return dict(track_id=name, track=_items(frames, boxes, first), suspect=False, unmapped_frames_count=0, unmapped_frames=[])
+    "One track; `first` is the clip's first frame in its video."
+    track = [dict(x=float(x1), y=float(y1), width=float(x2 - x1), height=float(y2 - y1),
+                  frame=int(f), video_frame=int(first + f), clip_frame=None)
+             for f, (x1, y1, x2, y2) in zip(frames, boxes)]
+    return dict(track_id=name, track=track, suspect=False, unmapped_frames_count=0, unmapped_frames=[])
 
 def _segment(clip, person, a, b, fps, **more):
     "A row of social_segments_*: both ends belong to it."
@@ -75,81 +84,93 @@ def _segment(clip, person, a, b, fps, **more):
                 video_start_frame=first + a, video_end_frame=first + b, person=person, **more)
 
 def _clip_head(ids, rng, n, fps):
+    "The keys of a clip's record that say where it lies in its video."
     first = int(rng.integers(30, 9000))
     return dict(clip_uid=ids['clip'], source_clip_uid=ids['source'], video_uid=ids['video'],
-                video_start_sec=first / fps, video_end_sec=(first + n) / fps, video_start_frame=first, video_end_frame=first + n,
+                video_start_sec=first / fps, video_end_sec=(first + n) / fps,
+                video_start_frame=first, video_end_frame=first + n,
                 clip_start_sec=0, clip_end_sec=n / fps, clip_start_frame=0, clip_end_frame=n, valid=True)
 
 # %% ../nbs/13_sample.ipynb #annotate
 def annotate(scene: Scene, # of make_scene
              tracks: list, # per person, of detect: frames 0 to scene.n - 1
              ids: dict, # uids under the keys clip, source, video
-             rng: np.random.Generator, # draws the clip's place in its video, track numbers, `is_at_me` and the quirks
-            ) -> dict: # one clip of av_*.json; start_frame and end_frame are clip-relative, 0-based, both ends included
+             rng: np.random.Generator, # draws the clip's start in its video, track numbers, `is_at_me`, quirks
+            ) -> dict: # one clip of av_*.json; start_frame, end_frame: clip-relative, 0-based, both included
     "Ego4D's record of a clip, with some of the real ones' quirks."
     n, fps = scene.n, scene.fps
     clip = _clip_head(ids, rng, n, fps)
     wearer = dict(person_id='0', camera_wearer=True, tracking_paths=[], voice_segments=[])
-    persons, looks, talks, number = [wearer], [], [], int(rng.integers(1, 60))
+    persons, looking, talking, number = [wearer], [], [], int(rng.integers(1, 60))
     for i, act in enumerate(scene.acts):
-        name, paths = str(i + 1), []
-        for frames, boxes in tracks[i]:
-            paths.append(_path(f'track_{number}', frames, boxes, clip['video_start_frame']))
-            number += 1
-        looking = looking_frames(gaze_angle(act['gaze_yaw'], act['gaze_pitch'])[:n])
-        looks += [_segment(clip, name, a, b, fps, target=None, is_at_me=bool(rng.random() < .8)) for a, b in _runs(looking)]
+        name, first = str(i + 1), clip['video_start_frame']
+        paths = [_path(f'track_{number + j}', *track, first) for j, track in enumerate(tracks[i])]
+        number += len(paths)
+        for a, b in _runs(looking_frames(gaze_angle(act['gaze_yaw'], act['gaze_pitch'])[:n])):
+            looking.append(_segment(clip, name, a, b, fps, target=None, is_at_me=bool(rng.random() < .8)))
         spoken = _runs(act['mouth'][:n] > 0, 3)
-        talks += [_segment(clip, name, a, b, fps, target=None, is_at_me=False) for a, b in spoken]
+        talking += [_segment(clip, name, a, b, fps, target=None, is_at_me=False) for a, b in spoken]
         voice = [_segment(clip, name, a, b, fps) for a, b in spoken]
         persons.append(dict(person_id=name, camera_wearer=False, tracking_paths=paths, voice_segments=voice))
-    _quirks(persons, looks, clip, rng, fps)
+    _add_quirks(persons, looking, clip, rng, fps)
     return dict(clip, camera_wearer=wearer, persons=persons, missing_voice_segments=[], transcriptions=[],
-                social_segments_talking=talks, social_segments_looking=looks)
+                social_segments_talking=talking, social_segments_looking=looking)
 
-def _quirks(persons, looks, clip, rng, fps):
-    "What real files contain: an anchor 'track', an unsorted one, a box without width, looks of nobody and of somebody absent."
+def _add_quirks(persons, looking, clip, rng, fps):
+    "What real files contain: segments of nobody and of an absent person, an anchor 'track', and see `_spoil`."
     n, paths = clip['clip_end_frame'], [p for person in persons[1:] for p in person['tracking_paths']]
-    if rng.random() < .3: looks.append(_segment(clip, None, 0, min(5, n - 1), fps, target=None, is_at_me=True))
-    if rng.random() < .2: looks.append(_segment(clip, '9', 0, min(5, n - 1), fps, target=None, is_at_me=False))
-    if paths and rng.random() < .4:
+    end = min(5, n - 1)
+    if rng.random() < .3: looking.append(_segment(clip, None, 0, end, fps, target=None, is_at_me=True))
+    if rng.random() < .2: looking.append(_segment(clip, '9', 0, end, fps, target=None, is_at_me=False))
+    if paths: _spoil(paths, rng)
+    if rng.random() < .4:
+        anchor = _path('1_visual_anchor', [0], [[20., 20., 60., 60.]], clip['video_start_frame'])
+        persons[1]['tracking_paths'].append(anchor)
+
+def _spoil(paths, rng):
+    "An unsorted track, and a box of zero width."
+    if rng.random() < .4:
         track = paths[rng.integers(len(paths))]['track']
         track[:] = [track[i] for i in rng.permutation(len(track))]
-    if paths and rng.random() < .4:
+    if rng.random() < .4:
         track = paths[rng.integers(len(paths))]['track']
         track[rng.integers(1, len(track))]['width'] = 0.
-    if rng.random() < .4:
-        persons[1]['tracking_paths'].append(_path('1_visual_anchor', [0], [[20., 20., 60., 60.]], clip['video_start_frame']))
 
 # %% ../nbs/13_sample.ipynb #truth
 def truth_table(scene: Scene, # of make_scene
                 tracks: list, # per person, of detect
                 far: np.ndarray, # (n + 1, people) distances of scene_faces, metres
-                ids: dict, # clip: its uid; tracks: for each person the names of the tracks
-               ) -> pd.DataFrame: # one row a face and frame from 1, gaps of a track included; angles in degrees, distance in metres
-    "The true pose and gaze of every annotated or interpolated face, in the line-of-sight frame."
+                ids: dict, # clip: its uid; tracks: per person the names of the tracks
+               ) -> pd.DataFrame: # a row per face and frame from 1, a track's gaps included; degrees, metres
+    "The true pose and gaze of all annotated or interpolated faces, in the line-of-sight frame."
     rows = []
-    for i, (person, act) in enumerate(zip(scene.people, scene.acts)):
-        angle = gaze_angle(act['gaze_yaw'], act['gaze_pitch'])
-        looking = looking_frames(angle[:scene.n])
+    for i in range(len(scene.people)):
         for (frames, _), name in zip(tracks[i], ids['tracks'][i]):
             k = np.arange(max(frames[0], 1), frames[-1] + 1)
-            degrees = {c: np.round(np.degrees(act[c][k]), 2) for c in ('yaw', 'pitch', 'roll', 'gaze_yaw', 'gaze_pitch')}
-            rows.append(pd.DataFrame(dict(
-                clip_uid=ids['clip'], track_id=name, person_id=str(i + 1), identity=person.identity, frame=k, **degrees,
-                gaze_angle=np.round(angle[k], 2), blink=act['blink'][k], cup=np.round(act['cup'][k], 2), glasses=person.glasses > 0,
-                distance=np.round(far[k, i], 3), label=looking[k].astype(np.int8))))
+            rows.append(_track_truth(scene, i, k, far[k, i], dict(clip_uid=ids['clip'], track_id=name)))
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
+def _track_truth(scene, i, k, far, names):
+    "The rows of one track of person i, at frames k."
+    act, person = scene.acts[i], scene.people[i]
+    angle = gaze_angle(act['gaze_yaw'], act['gaze_pitch'])
+    angles = ('yaw', 'pitch', 'roll', 'gaze_yaw', 'gaze_pitch')
+    degrees = {name: np.round(np.degrees(act[name][k]), 2) for name in angles}
+    return pd.DataFrame(dict(
+        **names, person_id=str(i + 1), identity=person.identity, frame=k, **degrees,
+        gaze_angle=np.round(angle[k], 2), blink=act['blink'][k], cup=np.round(act['cup'][k], 2),
+        glasses=person.glasses > 0, distance=np.round(far, 3),
+        label=looking_frames(angle[:scene.n])[k].astype(np.int8)))
+
 # %% ../nbs/13_sample.ipynb #sound
-RATE = 16000 # samples a second
+RATE = 16000 # samples per second
 
 def make_sound(scene: Scene, # of make_scene: who speaks when, and at what pitch
                rng: np.random.Generator, # draws the noise of the room
-              ) -> np.ndarray: # (samples,) float32 in -1..1, 16 kHz mono; starts with the picture of frame 1
-    "A hum for everybody who speaks, as loud as the mouth is open, over a quiet room."
+              ) -> np.ndarray: # (samples,) float32 in -1..1, 16 kHz mono; starts with annotation frame 1
+    "A hum per speaker, as loud as the mouth is open, over a quiet room."
     n = int(scene.n / scene.fps * RATE)
-    t = np.arange(n) / RATE
-    sound = rng.normal(0, .002, n)
+    t, sound = np.arange(n) / RATE, rng.normal(0, .002, n)
     for person, act in zip(scene.people, scene.acts):
         loud = np.interp(t, np.arange(scene.n) / scene.fps, act['mouth'][1:]) / .012
         phase = 2 * np.pi * person.voice * (t + .02 * np.sin(2 * np.pi * 1.3 * t) / 2)
@@ -161,38 +182,51 @@ def write_video(path, # the MP4 to write; appears only when it is complete
                 frames, # iterable of (H, W, 3) uint8, RGB: annotation frames 1, 2, ...
                 sound: np.ndarray, # (samples,) float32 in -1..1, 16 kHz mono
                 size: tuple, # width W, height H in pixels, even
-                fps: int = 30, # pictures a second; a key frame every second
+                fps: int = 30, # frames per second; a key frame every second
                ):
-    "H.264 in one slice a picture, and AAC; one thread, so that the bytes are the same everywhere."
+    "H.264 and AAC, from one thread, so that the bytes are the same everywhere."
     import av
     with atomic_path(path) as part, av.open(str(part), 'w', format='mp4') as out:
-        video = out.add_stream('libx264', rate=fps, options=dict(preset='superfast', crf='20', g=str(fps), threads='1'))
-        video.width, video.height, video.pix_fmt, video.thread_type, video.codec_context.thread_count = *size, 'yuv420p', 'FRAME', 1
+        options = dict(preset='superfast', crf='20', g=str(fps), threads='1')
+        video = out.add_stream('libx264', rate=fps, options=options)
+        video.width, video.height, video.pix_fmt = *size, 'yuv420p'
+        video.thread_type, video.codec_context.thread_count = 'FRAME', 1
         audio = out.add_stream('aac', rate=RATE, layout='mono')
-        for k, img in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(img, format='rgb24')
-            frame.pts, frame.time_base = k, Fraction(1, fps)
-            out.mux(video.encode(frame))
-        out.mux(video.encode())
-        for k in range(0, len(sound), 1024):
-            frame = av.AudioFrame.from_ndarray(sound[None, k:k + 1024], format='fltp', layout='mono')
-            frame.sample_rate, frame.pts, frame.time_base = RATE, k, Fraction(1, RATE)
-            out.mux(audio.encode(frame))
-        out.mux(audio.encode())
+        _encode(out, video, _video_frames(frames, fps))
+        _encode(out, audio, _audio_frames(sound))
+
+def _encode(out, stream, frames):
+    for frame in frames: out.mux(stream.encode(frame))
+    out.mux(stream.encode())
+
+def _video_frames(frames, fps):
+    import av
+    for k, img in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(img, format='rgb24')
+        frame.pts, frame.time_base = k, Fraction(1, fps)
+        yield frame
+
+def _audio_frames(sound):
+    import av
+    for k in range(0, len(sound), 1024):
+        frame = av.AudioFrame.from_ndarray(sound[None, k:k + 1024], format='fltp', layout='mono')
+        frame.sample_rate, frame.pts, frame.time_base = RATE, k, Fraction(1, RATE)
+        yield frame
 
 # %% ../nbs/13_sample.ipynb #crops
 def _plan_crops(rng, truth, tracks, ids):
-    "Which crops to cut at which frame: nearly all boxes of every track, each with an id of its own."
+    "Frame -> the crops to cut there: nearly all boxes of all tracks, each with an id of its own."
     label, plan = truth.set_index(['track_id', 'frame']).label, {}
     for person, names in zip(tracks, ids['tracks']):
         for (frames, boxes), name in zip(person, names):
             for f, box in zip(frames, boxes):
                 if f > 0 and rng.random() > .05:
-                    plan.setdefault(int(f), []).append(dict(track_id=name, unique_id=_uid(rng), box=box, label=int(label[name, f])))
+                    crop = dict(track_id=name, unique_id=_uid(rng), box=box, label=int(label[name, f]))
+                    plan.setdefault(int(f), []).append(crop)
     return plan
 
 def _write_crop(img, crop, path):
-    "224 x 224, as the official crops are."
+    "A JPEG of 224 x 224, as the official crops are."
     x1, y1, x2, y2 = np.maximum(crop['box'], 0).astype(int)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = cv2.resize(img[y1:y2, x1:x2], (224, 224))
@@ -204,135 +238,172 @@ def write_clip(out_dir, # the data set's folder
                split: str, # train, val, test
                index: int, # number of the clip in its split, from 0
                settings: dict, # seed, seconds, width, height, fps, people, looking: see make_sample
-              ) -> dict: # split, index, clip (record), truth (table), labels (clip_uid, unique_id, track_id, frame, label of each crop)
-    "Make one clip: everything follows from the seed, the split and the index."
+              ) -> dict: # split, index, clip (record), truth (table), labels (per crop: see test_truth.csv)
+    "Make one clip: its files, its record and its truth."
     rng = np.random.default_rng([settings['seed'], ('train', 'val', 'test').index(split), index])
     ids, out_dir = dict(clip=_uid(rng), source=_uid(rng), video=_uid(rng)), Path(out_dir)
     given = {k: settings[k] for k in ('seconds', 'fps', 'people', 'looking')}
     scene = make_scene(rng, size=(settings['width'], settings['height']), **given)
+    clip, truth, tracks = _describe(scene, ids, rng)
+    crops = _plan_crops(rng, truth, tracks, ids) if split == 'test' else {}
+    with _one_thread():
+        frames = _frames(scene, crops, out_dir / 'videos_challenge' / ids['clip'])
+        path = out_dir / 'videos' / f'{ids["clip"]}.mp4'
+        write_video(path, frames, make_sound(scene, rng), scene.size, scene.fps)
+    labels = [(ids['clip'], c['unique_id'], c['track_id'], k, c['label']) for k in crops for c in crops[k]]
+    clip, truth = _blind(clip) if split == 'test' else clip, truth.assign(split=split)
+    return dict(split=split, index=index, clip=clip, truth=truth, labels=labels)
+
+def _describe(scene, ids, rng):
+    "Record, truth and tracks of a clip; `ids` receives the names of the tracks."
     boxes, far = scene_faces(scene)
-    seen = _seen(boxes, far, scene.size)
-    tracks = [detect(rng, boxes[:scene.n, i], seen[:scene.n, i], scene.fps) for i in range(len(scene.people))]
+    n, seen = scene.n, _seen(boxes, far, scene.size)
+    tracks = [detect(rng, boxes[:n, i], seen[:n, i], scene.fps) for i in range(len(scene.people))]
     clip = annotate(scene, tracks, ids, rng)
     ids['tracks'] = [[p['track_id'] for p in person['tracking_paths']] for person in clip['persons'][1:]]
-    truth = truth_table(scene, tracks, far, ids)
-    crops = _plan_crops(rng, truth, tracks, ids) if split == 'test' else {}
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    pictures = _pictures(scene, crops, out_dir / 'videos_challenge' / ids['clip'])
-    try: write_video(out_dir / 'videos' / f'{ids["clip"]}.mp4', pictures, make_sound(scene, rng), scene.size, scene.fps)
-    finally: cv2.setNumThreads(threads)
-    labels = [(ids['clip'], c['unique_id'], c['track_id'], k, c['label']) for k in crops for c in crops[k]]
-    return dict(split=split, index=index, clip=clip if split != 'test' else _blind(clip), truth=truth.assign(split=split), labels=labels)
+    return clip, truth_table(scene, tracks, far, ids), tracks
 
 def _blind(clip):
     "A test clip's record: no people, no labels."
-    return dict(clip, camera_wearer=None, persons=[], social_segments_talking=None, social_segments_looking=None)
+    segments = dict(social_segments_talking=None, social_segments_looking=None)
+    return dict(clip, camera_wearer=None, persons=[], **segments)
 
-def _pictures(scene, crops, folder):
-    "The pictures of annotation frames 1 to n, so that frame f lies at position f - 1; challenge crops are cut on the way."
+def _frames(scene, crops, folder):
+    "Annotation frames 1 to n, so that frame f lies at position f - 1; challenge crops are cut on the way."
     bodies = [_body(p, scene.light) for p in scene.people]
     for k in range(1, scene.n + 1):
         img = render_frame(scene, k, bodies)
-        for crop in crops.get(k, ()): _write_crop(img, crop, folder / crop['track_id'] / f'{k:05d}_{crop["unique_id"]}.jpg')
+        for c in crops.get(k, ()): _write_crop(img, c, folder / c['track_id'] / f'{k:05d}_{c["unique_id"]}.jpg')
         yield img
 
+@contextmanager
+def _one_thread():
+    "OpenCV works in one thread: the processes share the cores already."
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try: yield
+    finally: cv2.setNumThreads(threads)
+
 # %% ../nbs/13_sample.ipynb #check-sample
-LIMITS = dict(seed=(0, 2**32 - 1), train_clips=(0, 10000), val_clips=(0, 10000), test_clips=(0, 10000), seconds=(.5, 300.),
-              width=(160, 3840), height=(120, 2160), fps=(5, 120), looking=(.02, .9), workers=(0, 1024))
+LIMITS = dict(seed=(0, 2**32 - 1), train_clips=(0, 10000), val_clips=(0, 10000), test_clips=(0, 10000),
+              seconds=(.5, 300.), width=(160, 3840), height=(120, 2160), fps=(5, 120), looking=(.02, .9),
+              workers=(0, 1024))
 
 def check_sample(settings: dict, # every parameter of make_sample but out_dir and progress, by name
-                ) -> dict: # the same, refused with a ValueError when something is out of range
+                ) -> dict: # the same; a ValueError when something is out of range
     "Check the parameters of make_sample."
-    for name, (low, high) in LIMITS.items():
-        value, kind = settings[name], (int, float) if isinstance(low, float) else int
-        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-            raise ValueError(f'{name} is {value!r}: give {"a number" if isinstance(low, float) else "an integer"} from {low} to {high}')
+    for name, (low, high) in LIMITS.items(): _check_number(name, settings[name], low, high)
     for name in ('width', 'height'):
-        if settings[name] % 2: raise ValueError(f'{name} is {settings[name]}: give an even number (H.264 halves the colours)')
+        if settings[name] % 2:
+            raise ValueError(f'{name} is {settings[name]}: give an even number (H.264 halves the colours)')
     people = settings['people']
     pair = isinstance(people, (tuple, list)) and len(people) == 2 and all(type(p) is int for p in people)
     if not pair or not 1 <= people[0] <= people[1] <= 6:
-        raise ValueError(f'people is {people!r}: give (least, most) people a clip, from 1 to 6')
+        raise ValueError(f'people is {people!r}: give (least, most) people per clip, from 1 to 6')
     if not any(settings[f'{split}_clips'] for split in ('train', 'val', 'test')):
         raise ValueError('no clips wanted: train_clips, val_clips and test_clips are all 0')
     return settings
 
+def _check_number(name, value, low, high):
+    "A ValueError unless low <= value <= high; an integer unless low is a float."
+    kind, what = ((int, float), 'a number') if isinstance(low, float) else (int, 'an integer')
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise ValueError(f'{name} is {value!r}: give {what} from {low} to {high}')
+
 # %% ../nbs/13_sample.ipynb #is-made
 def _is_made(out_dir, settings):
-    "True when the folder holds this very sample; an error when it holds anything else."
+    "True when the folder holds exactly this sample; an error when it holds anything else."
     note = out_dir / 'sample.json'
     if not note.exists():
         if out_dir.exists() and any(out_dir.iterdir()):
-            raise FileExistsError(f'{out_dir} holds files that make_sample did not write: choose an empty or a new folder')
+            raise FileExistsError(f'{out_dir} holds files that make_sample did not write: '
+                                  'choose an empty or a new folder')
         return False
     old = json.loads(note.read_text())
     for name, wanted in settings.items():
         if old.get(name) != wanted:
-            raise FileExistsError(f'{out_dir} holds a sample with {name}={old.get(name)!r}, not {wanted!r}: delete it or choose another')
+            raise FileExistsError(f'{out_dir} holds a sample with {name}={old.get(name)!r}, not {wanted!r}: '
+                                  'delete it or choose another')
     return old.get('complete', False)
 
 # %% ../nbs/13_sample.ipynb #tables
 def _write_tables(out_dir, made):
-    "The files of the whole data set: annotations, lists, manifest, and apart from them the truth."
+    "The files of the whole data set: annotations, lists, manifest; the truth in files of its own."
     for split in ('train', 'val', 'test'):
-        clips = [c['clip'] for c in made if c['split'] == split]
-        videos = [dict(video_uid=c['video_uid'], split=split, clips=[c]) for c in clips]
-        name = 'av_test_unannotated' if split == 'test' else f'av_{split}'
-        write_json(out_dir / 'json' / f'{name}.json', dict(date='260101', version='1', description='lam_nb sample', videos=videos))
-        _write_text(out_dir / 'split' / f'{split}.list', ''.join(c['clip_uid'] + '\n' for c in clips))
-    rows = [dict(video_uid=c['clip']['video_uid'], canonical_s3_location=f's3://bucket/public/v2/full_scale/{c["clip"]["video_uid"]}.mp4',
-                 duration_sec=c['clip']['video_end_sec']) for c in made]
-    _write_text(out_dir / 'csv' / 'manifest.csv', pd.DataFrame(rows).to_csv(index=False))
+        _write_split(out_dir, split, [c['clip'] for c in made if c['split'] == split])
+    _write_text(out_dir / 'csv' / 'manifest.csv', _manifest(made).to_csv(index=False))
     truth = pd.concat([c['truth'] for c in made], ignore_index=True)
-    _write_text(out_dir / 'sample_truth.csv', truth.sort_values(['split', 'clip_uid', 'track_id', 'frame']).to_csv(index=False))
+    truth = truth.sort_values(['split', 'clip_uid', 'track_id', 'frame'])
+    _write_text(out_dir / 'sample_truth.csv', truth.to_csv(index=False))
     labels = sorted(row for c in made for row in c['labels'])
-    _write_text(out_dir / 'test_truth.csv', pd.DataFrame(labels).to_csv(index=False, header=False) if labels else '')
+    text = pd.DataFrame(labels).to_csv(index=False, header=False) if labels else ''
+    _write_text(out_dir / 'test_truth.csv', text) # clip_uid, unique_id, track_id, frame, label
+
+def _write_split(out_dir, split, clips):
+    "Annotations and list of one split; each clip is a video of its own."
+    videos = [dict(video_uid=c['video_uid'], split=split, clips=[c]) for c in clips]
+    name = 'av_test_unannotated' if split == 'test' else f'av_{split}'
+    content = dict(date='260101', version='1', description='lam_nb sample', videos=videos)
+    write_json(out_dir / 'json' / f'{name}.json', content)
+    _write_text(out_dir / 'split' / f'{split}.list', ''.join(c['clip_uid'] + '\n' for c in clips))
+
+def _manifest(made):
+    bucket, clips = 's3://bucket/public/v2/full_scale', [c['clip'] for c in made]
+    rows = [dict(video_uid=c['video_uid'], canonical_s3_location=f'{bucket}/{c["video_uid"]}.mp4',
+                 duration_sec=c['video_end_sec']) for c in clips]
+    return pd.DataFrame(rows)
 
 def _write_text(path, text):
     with atomic_path(path) as part: part.write_text(text, encoding='utf-8')
 
 # %% ../nbs/13_sample.ipynb #make-sample
 def make_sample(out_dir, # folder of the data set; made if missing, refused if it holds anything else
-                seed: int = 0, # 0 to 2**32 - 1; the same seed gives the same bytes, whatever the number of workers
+                seed: int = 0, # 0 to 2**32 - 1; the same seed gives the same bytes for any number of workers
                 train_clips: int = 26, # 0 to 10000, each with people of its own
                 val_clips: int = 8, # 0 to 10000
-                test_clips: int = 3, # 0 to 10000; challenge crops in place of annotations
-                seconds: float = 6., # length of every clip, .5 to 300
+                test_clips: int = 3, # 0 to 10000; challenge crops instead of annotations
+                seconds: float = 6., # length of each clip, .5 to 300
                 width: int = 480, # of the videos in pixels, even, 160 to 3840
                 height: int = 360, # of the videos in pixels, even, 120 to 2160
-                fps: int = 30, # pictures and annotation frames a second, 5 to 120
-                people: tuple = (2, 4), # people a clip, least and most, from 1 to 6
-                looking: float = .14, # wanted share of looking in every clip, .02 to .9
-                workers: int = 0, # processes, 0 to 1024; 0: every core that the work is worth
-                progress: bool = True, # say how far it is
+                fps: int = 30, # video and annotation frames per second, 5 to 120
+                people: tuple = (2, 4), # people per clip, least and most, from 1 to 6
+                looking: float = .14, # wanted fraction of looking in each clip, .02 to .9
+                workers: int = 0, # processes, 0 to 1024; 0: as many cores as the work is worth
+                progress: bool = True, # show the progress
                ) -> Path: # out_dir
-    "Make a data set in Ego4D's layout. Running it again with the same parameters changes nothing."
+    "Make a data set in Ego4D's layout. A second call with the same parameters changes nothing."
     settings = check_sample({k: v for k, v in locals().items() if k not in ('out_dir', 'progress')})
     settings = {**settings, 'people': list(people)} # as JSON gives it back
     del settings['workers']
     out_dir = Path(out_dir).expanduser()
     if _is_made(out_dir, settings): return out_dir
     write_json(out_dir / 'sample.json', dict(settings, complete=False))
-    jobs = [(s, i) for s, n in (('train', train_clips), ('val', val_clips), ('test', test_clips)) for i in range(n)]
-    worth = max(1, int(len(jobs) * seconds * fps // 300)) # a process for fewer frames costs more than it brings
-    run = joblib.Parallel(n_jobs=min(workers or joblib.cpu_count(), worth, len(jobs)), return_as='generator_unordered')
-    made = []
-    with Progress(len(jobs), 'sample', 'clips', show=progress) as bar:
-        for clip in run(joblib.delayed(write_clip)(out_dir, s, i, settings) for s, i in jobs):
-            made.append(clip)
-            bar.update()
-    _write_tables(out_dir, sorted(made, key=lambda c: jobs.index((c['split'], c['index']))))
+    _write_tables(out_dir, _write_clips(out_dir, settings, workers, progress))
     write_json(out_dir / 'sample.json', dict(settings, complete=True))
     return out_dir
+
+def _write_clips(out_dir, settings, workers, progress):
+    "What write_clip returns for all clips, in the order of splits and indices; made in parallel."
+    jobs = [(split, i) for split in ('train', 'val', 'test') for i in range(settings[f'{split}_clips'])]
+    frames = len(jobs) * settings['seconds'] * settings['fps']
+    worth = max(1, int(frames // 300)) # a process for fewer frames costs more than it brings
+    processes = min(workers or joblib.cpu_count(), worth, len(jobs))
+    run, made = joblib.Parallel(n_jobs=processes, return_as='generator_unordered'), []
+    with Progress(len(jobs), 'sample', 'clips', show=progress) as bar:
+        for clip in run(joblib.delayed(write_clip)(out_dir, split, i, settings) for split, i in jobs):
+            made.append(clip)
+            bar.update()
+    return sorted(made, key=lambda c: jobs.index((c['split'], c['index'])))
 
 # %% ../nbs/13_sample.ipynb #pose-only
 def pose_only_scores(data_dir, # a data set made by `make_sample`
                      split: str = 'val', # the split to score; trained on `train`
-                     ) -> pd.DataFrame: # clip_uid, track_id, frame, label and score (0 to 1), a row a face
-    "What a classifier makes of the head's pose alone."
+                     ) -> pd.DataFrame: # clip_uid, track_id, frame, label and score (0 to 1), a row per face
+    "Scores of a classifier that sees the head pose only."
+    from sklearn.ensemble import HistGradientBoostingClassifier
     truth = pd.read_csv(Path(data_dir) / 'sample_truth.csv')
     train, rows = truth[truth.split == 'train'], truth[truth.split == split].reset_index(drop=True)
     pose = ['yaw', 'pitch', 'roll']
-    model = HistGradientBoostingClassifier(max_iter=60, learning_rate=.05, max_leaf_nodes=12, random_state=0).fit(train[pose], train.label)
+    trees = dict(max_iter=60, learning_rate=.05, max_leaf_nodes=12, random_state=0)
+    model = HistGradientBoostingClassifier(**trees).fit(train[pose], train.label)
     return rows[['clip_uid', 'track_id', 'frame', 'label']].assign(score=model.predict_proba(rows[pose])[:, 1])
