@@ -235,11 +235,11 @@ def test_segments_equal_a_slow_count(seed):
     assert m['n_found'] == sum(any(a & b for b in guess) for a in true) and m['n_right'] == sum(any(a & b for b in true) for a in guess)
 
 
-def in_time(seed, share=0.85):
+def in_time(seed, fraction=0.85):
     "A table of two tracks with gaps, in any order of rows."
     rng = np.random.default_rng(seed)
     t = random_table(200, seed, track_id=[f't{k % 2}' for k in range(200)]).assign(frame=np.arange(200) // 6)
-    return t[rng.random(200) < share].sample(frac=1, random_state=seed)
+    return t[rng.random(200) < fraction].sample(frac=1, random_state=seed)
 
 
 @pytest.mark.parametrize('seed', range(3))
