@@ -1,5 +1,5 @@
 "The made-up data set as files: layout, determinism, truth, sound, frame alignment, refusals."
-import hashlib, json
+import hashlib, json, subprocess, sys
 
 import av, cv2, numpy as np, pandas as pd, pytest
 
@@ -23,7 +23,7 @@ def digests(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
 
 
-def pictures(path):
+def decoded_frames(path):
     with av.open(str(path)) as f: return [p.to_ndarray(format='rgb24') for p in f.decode(video=0)]
 
 
@@ -89,7 +89,7 @@ def test_labels_follow_the_gaze(sample, clips):
         assert labels == rows.label.astype(bool).tolist()
 
 
-def test_share_of_looking_and_both_classes_everywhere(sample):
+def test_fraction_of_looking_and_both_classes_everywhere(sample):
     truth = pd.read_csv(sample / 'sample_truth.csv')
     assert .08 < truth.label.mean() < .22
     assert (truth.groupby('split').label.nunique() == 2).all()
@@ -107,7 +107,7 @@ def test_people_are_disjoint(sample):
     assert truth.groupby('identity').clip_uid.nunique().max() == 1
 
 
-def test_video_has_pictures_and_sound(sample):
+def test_video_has_frames_and_sound(sample):
     uid = (sample / 'split/train.list').read_text().split()[0]
     with av.open(str(sample / f'videos/{uid}.mp4')) as f:
         video, audio = f.streams.video[0], f.streams.audio[0]
@@ -120,15 +120,15 @@ def test_video_has_pictures_and_sound(sample):
         assert abs(len(sound) / 16000 - 1.5) < .2 and np.abs(sound).max() > 1e-3
 
 
-def test_picture_of_frame_f_lies_at_position_f_minus_1(tmp_path, monkeypatch):
-    "Rendered frame f, the decoded picture at position f - 1 and the crops named f are the same picture."
+def test_frame_f_lies_at_position_f_minus_1(tmp_path, monkeypatch):
+    "Rendered frame f, the decoded frame at position f - 1 and the crops named f are the same image."
     scenes, crops = [], []
     monkeypatch.setattr(kit, 'make_scene', lambda *a, **k: scenes.append(make_scene(*a, **k)) or scenes[0])
     write_crop = kit._write_crop
     monkeypatch.setattr(kit, '_write_crop', lambda img, crop, path: crops.append((img, crop, path)) or write_crop(img, crop, path))
     settings = dict(seed=3, seconds=1., width=320, height=240, fps=30, people=(2, 2), looking=.15)
     clip = kit.write_clip(tmp_path, 'test', 0, settings)['clip']
-    decoded = pictures(tmp_path / f'videos/{clip["clip_uid"]}.mp4')
+    decoded = decoded_frames(tmp_path / f'videos/{clip["clip_uid"]}.mp4')
     assert len(decoded) == 30
     for position in (0, 1, 14, 29):
         error = [np.abs(decoded[position].astype(int) - render_frame(scenes[0], f)).mean() for f in range(0, 31)]
@@ -140,7 +140,7 @@ def test_picture_of_frame_f_lies_at_position_f_minus_1(tmp_path, monkeypatch):
 
 
 def test_boxes_are_plausible(sample, clips):
-    "Boxes lie in the clip and touch the picture; only the planned quirks (an anchor at frame 0, a box without width) do not."
+    "Boxes lie in the clip and touch the frame; only the planned quirks (an anchor at frame 0, a box without width) do not."
     truth = pd.read_csv(sample / 'sample_truth.csv')
     for clip in clips['train']:
         n = clip['clip_end_frame']
@@ -180,3 +180,9 @@ def test_other_parameters_are_refused_and_an_unfinished_sample_is_finished(tmp_p
     (folder / 'csv/manifest.csv').unlink()
     make_sample(folder, **tiny)
     assert (folder / 'csv/manifest.csv').exists() and json.loads((folder / 'sample.json').read_text())['complete']
+
+
+def test_importing_the_sample_brings_no_training_library():
+    code = "import sys, lam_nb.sample; print([m for m in ('sklearn', 'torch', 'matplotlib') if m in sys.modules])"
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == '[]'
