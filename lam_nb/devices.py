@@ -15,7 +15,8 @@ import torch
 # %% ../nbs/03_devices.ipynb #device
 def choose_device() -> torch.device:
     "This process's GPU (by its local rank), or the CPU."
-    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if torch.cuda.is_available() else torch.device('cpu')
+    if not torch.cuda.is_available(): return torch.device('cpu')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
 
 # %% ../nbs/03_devices.ipynb #precision
 def autocast(
@@ -30,7 +31,6 @@ def _takes_bf16(precision, device):
     if precision != 'auto': return precision == 'bf16'
     return torch.cuda.is_bf16_supported(including_emulation=False) if device.type == 'cuda' else _cpu_has_bf16()
 
-# %% ../nbs/03_devices.ipynb #cpu-bf16
 def _cpu_has_bf16():
     "Whether this processor has bfloat16 instructions (without them bfloat16 is slower than float32)."
     try: flags = Path('/proc/cpuinfo').read_text().split()

@@ -6,7 +6,7 @@
 __all__ = ['save_figure', 'write_report']
 
 # %% ../nbs/02_reports.ipynb #imports
-import json
+import json, re
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
@@ -35,10 +35,94 @@ def save_figure(
     if show: display(fig)
     return path
 
+# %% ../nbs/02_reports.ipynb #report-table
+def _report_table(table):
+    "A DataFrame as safe HTML: texts to the left, numbers to the right, a dash for what is missing."
+    kind = pd.api.types
+    sides = ['num' if kind.is_numeric_dtype(c) and not kind.is_bool_dtype(c) else 'text' for c in table.dtypes]
+    formats = [_number_format(c) if side == 'num' else '' for side, (_, c) in zip(sides, table.items())]
+    body = [_report_row('td', sides, map(_cell_text, row, formats)) for row in table.itertuples(index=False)]
+    head = _report_row('th', sides, table.columns)
+    return Markup('<table>{}{}</table>').format(head, Markup('').join(body))
+
+def _report_row(tag, sides, texts):
+    "One row of a table; `sides` are the cells' classes."
+    cells = [Markup('<{} class="{}">{}</{}>').format(tag, side, text, tag) for side, text in zip(sides, texts)]
+    return Markup('<tr>{}</tr>').format(Markup('').join(cells))
+
+def _number_format(column):
+    "The format of a column's floats: fractions with four digits after the point, others with four that count."
+    values = column.dropna().abs()
+    return '.4f' if ((values == 0) | values.between(1e-4, 1)).all() else '.4g'
+
+def _cell_text(value, form):
+    "A cell's text: floats in the column's format, a dash for what is missing."
+    if pd.api.types.is_scalar(value) and pd.isna(value): return '–'
+    return f'{value:{form}}' if isinstance(value, float) else value
+
+# %% ../nbs/02_reports.ipynb #report-picture
+def _report_image(path, caption):
+    "A PNG file as a figure that holds its own bytes."
+    image = Image.open(path).convert('RGB')
+    width = round(image.width * .68)
+    tag = Markup('<figure class="{}" style="width: {}px">'
+                 '<img alt="{}" src="data:image/webp;base64,{}">{}</figure>')
+    below = Markup('<figcaption>{}</figcaption>').format(caption) if caption else ''
+    return tag.format('small' if width < 400 else 'large', width, Path(path).stem.replace('_', ' '),
+                      b64encode(_as_webp(image)).decode(), below)
+
+def _as_webp(image):
+    "An image's bytes as WebP, without loss or with a little, whichever is smaller."
+    packed = []
+    for options in (dict(lossless=True), dict(quality=86)):
+        file = BytesIO()
+        image.save(file, 'WEBP', **options)
+        packed.append(file.getvalue())
+    return min(packed, key=len)
+
+# %% ../nbs/02_reports.ipynb #report-item
+def _report_item(item, caption=''):
+    "One table, text or image of a report as safe HTML; `(item, caption)` has a caption."
+    if isinstance(item, tuple) and len(item) == 2: return _report_item(*item)
+    above = Markup('<p class="caption">{}</p>').format(caption) if caption else Markup('')
+    if isinstance(item, str): return Markup('<p>{}</p>').format(item)
+    if isinstance(item, pd.DataFrame): return above + _report_table(item)
+    if isinstance(item, dict): return above + _settings_table(item)
+    if isinstance(item, Path): return _report_image(item, caption)
+    raise TypeError(f'an item of a report is {type(item).__name__}: expected a DataFrame, a dict, a text, '
+                    'the Path of a PNG file, a matplotlib Figure, or (item, caption)')
+
+def _settings_table(values):
+    "A dict as a table of two columns; what is no text is written as JSON."
+    texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in values.items()}
+    rows = [Markup('<tr><td>{}</td><td>{}</td></tr>').format(k, v) for k, v in texts.items()]
+    return Markup('<table class="settings">{}</table>').format(Markup('').join(rows))
+
+# %% ../nbs/02_reports.ipynb #saved-figures
+def _saved_figures(sections, folder):
+    "The sections with every matplotlib Figure replaced by the PNG that it was saved as in `folder`."
+    split = lambda item: item if isinstance(item, tuple) and len(item) == 2 else (item, '')
+    taken = {item.stem for _, _, *items in sections for item, _ in map(split, items) if isinstance(item, Path)}
+
+    def saved(heading, item, caption):
+        if not hasattr(item, 'savefig'): return item, caption
+        name = _free_name(heading, taken)
+        taken.add(name)
+        return save_figure(item, folder / f'{name}.png'), caption
+
+    return [(heading, text, *(saved(heading, *split(i)) for i in items)) for heading, text, *items in sections]
+
+def _free_name(heading, taken):
+    "A file name made from a heading: My figure -> my_figure, or my_figure_2 if the first is taken."
+    name = re.sub(r'\W+', '_', heading.lower()).strip('_')[:60] or 'figure'
+    numbered = (f'{name}_{i}' if i > 1 else name for i in range(1, len(taken) + 2))
+    return next(n for n in numbered if n not in taken)
+
 # %% ../nbs/02_reports.ipynb #report-template
 _TEMPLATE = jinja2.Environment(autoescape=True).from_string('''<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="{{ generator }}"><title>{{ title }}</title><style>
 :root { color-scheme: light }
 body { font: 16px/1.55 system-ui, "Segoe UI", Helvetica, Arial, sans-serif;
   color: #1b1f24; background: #fff; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem }
@@ -52,91 +136,53 @@ p { max-width: 46rem; white-space: pre-line } .lead { color: #57606a; margin-top
 table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem;
   font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
 td, th { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
-.settings td { white-space: normal; overflow-wrap: anywhere } .settings td:first-child { white-space: nowrap; overflow-wrap: normal }
+.settings td { white-space: normal; overflow-wrap: anywhere }
+.settings td:first-child { white-space: nowrap; overflow-wrap: normal }
 th { color: #57606a; font-weight: 600; white-space: normal; vertical-align: bottom }
 .text, .settings td { text-align: left } td:first-child, th:first-child { padding-left: 0 }
 figure { display: inline-block; max-width: 100%; margin: .8rem 1.2rem .8rem 0; vertical-align: top }
-img { width: 100%; height: auto; display: block } figcaption, .caption { color: #57606a; font-size: .85rem; line-height: 1.4 }
+img { width: 100%; height: auto; display: block }
+figcaption, .caption { color: #57606a; font-size: .85rem; line-height: 1.4 }
 .caption { margin: 1rem 0 -.4rem }
 footer { color: #57606a; font-size: .85rem; margin: 3rem 0 1rem }
 @page { size: A4; margin: 13mm }
-@media print { body { margin: 0; max-width: none; padding: 0; font-size: 9.5pt; line-height: 1.4 } p { max-width: none }
-  h2, h2 + p, .caption { break-after: avoid } figure, tr, .facts, .fact { break-inside: avoid } section { orphans: 1; widows: 1 }
-  h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 1rem; padding-top: .6rem } .facts { gap: .4rem; margin: .8rem 0 }
-  .fact { padding: .1rem .5rem; min-width: 0 } .fact b { font-size: 1rem } .fact span, figcaption, .caption { font-size: 7.5pt }
-  figure { margin: .3rem .5rem .3rem 0 } tr:first-child { break-after: avoid }
-  .small { max-width: 48% } section:first-of-type .small { max-width: 40% } section:first-of-type .large { max-width: 84% }
+@media print { body { margin: 0; max-width: none; padding: 0; font-size: 9.5pt; line-height: 1.4 }
+  p { max-width: none } h2, h2 + p, .caption { break-after: avoid }
+  figure, tr, .facts, .fact { break-inside: avoid } section { orphans: 1; widows: 1 }
+  h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 1rem; padding-top: .6rem }
+  .facts { gap: .4rem; margin: .8rem 0 } .fact { padding: .1rem .5rem; min-width: 0 }
+  .fact b { font-size: 1rem }
+  .fact span, figcaption, .caption { font-size: 7.5pt }
+  figure { margin: .3rem .5rem .3rem 0 } tr:first-child { break-after: avoid } .small { max-width: 48% }
+  section:first-of-type .small { max-width: 40% } section:first-of-type .large { max-width: 84% }
   table { display: table; font-size: 8pt } td, th { padding: .15rem .45rem }
   th, .text, .settings td { white-space: normal; overflow-wrap: anywhere } th { overflow-wrap: normal } }
 </style></head><body><h1>{{ title }}</h1><p class="lead">{{ lead }}</p>
 {% if facts %}<div class="facts">
-{% for name, value in facts.items() %}<div class="fact"><b>{{ value }}</b><span>{{ name }}</span></div>{% endfor %}
+{% for name, value in facts.items() -%}
+<div class="fact"><b>{{ value }}</b><span>{{ name }}</span></div>
+{%- endfor %}
 </div>{% endif %}
-{% for heading, text, items in sections %}<section><h2>{{ heading }}</h2>{% if text %}<p>{{ text }}</p>{% endif %}
+{% for heading, text, items in sections -%}
+<section><h2>{{ heading }}</h2>{% if text %}<p>{{ text }}</p>{% endif %}
 {% for item in items %}{{ item }}{% endfor %}</section>
 {% endfor %}<footer>{{ footer }}</footer></body></html>''')
 
-# %% ../nbs/02_reports.ipynb #report-item
-def _report_item(item, caption=''):
-    "One table, text or picture of a report as safe HTML; `(item, caption)` has a caption."
-    if isinstance(item, tuple): return _report_item(*item)
-    above = Markup('<p class="caption">{}</p>').format(caption) if caption else Markup('')
-    if isinstance(item, str): return Markup('<p>{}</p>').format(item)
-    if isinstance(item, pd.DataFrame): return above + _report_table(item)
-    if isinstance(item, dict):
-        texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in item.items()}
-        rows = [Markup('<tr><td>{}</td><td>{}</td></tr>').format(k, v) for k, v in texts.items()]
-        return above + Markup('<table class="settings">{}</table>').format(Markup('').join(rows))
-    return _report_picture(item, caption)
-
-# %% ../nbs/02_reports.ipynb #report-picture
-def _report_picture(path, caption):
-    "A PNG file as a figure that holds its own bytes."
-    picture, packed = Image.open(path).convert('RGB'), []
-    for options in (dict(lossless=True), dict(quality=86)):
-        file = BytesIO()
-        picture.save(file, 'WEBP', **options)
-        packed.append(file.getvalue())
-    width = round(picture.width * .68)
-    tag = Markup('<figure class="{}" style="width: {}px"><img alt="{}" src="data:image/webp;base64,{}">{}</figure>')
-    below = Markup('<figcaption>{}</figcaption>').format(caption) if caption else ''
-    return tag.format('small' if width < 400 else 'large', width, Path(path).stem.replace('_', ' '),
-                      b64encode(min(packed, key=len)).decode(), below)
-
-# %% ../nbs/02_reports.ipynb #report-table
-def _number_format(column):
-    "How a column's floats are written: fractions with four digits after the point, others with four that count."
-    values = column.dropna().abs()
-    return '.4f' if ((values == 0) | values.between(1e-4, 1)).all() else '.4g'
-
-
-def _report_table(table):
-    "A DataFrame as safe HTML: texts to the left, numbers to the right, fractions with four digits, a dash for what is missing."
-    is_number = lambda column: pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    sides = ['num' if is_number(column) else 'text' for column in table.dtypes]
-    formats = [_number_format(column) if side == 'num' else '' for side, (_, column) in zip(sides, table.items())]
-    text = lambda v, form: '–' if pd.api.types.is_scalar(v) and pd.isna(v) else f'{v:{form}}' if isinstance(v, float) else v
-
-    def line(tag, values):
-        cells = [Markup('<{} class="{}">{}</{}>').format(tag, side, text(v, form), tag) for side, form, v in zip(sides, formats, values)]
-        return Markup('<tr>{}</tr>').format(Markup('').join(cells))
-
-    body = [line('td', row) for row in table.itertuples(index=False)]
-    return Markup('<table>{}{}</table>').format(line('th', table.columns), Markup('').join(body))
-
 # %% ../nbs/02_reports.ipynb #write-report
 def write_report(
-    path: str | Path, # the HTML file to write
+    path: str | Path, # the HTML file to write; figures are saved in `figures/` beside it
     title: str, # heading of the page, plain text
     lead: str, # one or two sentences under the title
-    facts: dict, # the few figures that matter: name -> text
-    sections: list[tuple], # (heading, text, *items), an item a DataFrame, a dict, a text or the Path of a PNG, or (item, caption)
+    facts: dict, # the few numbers that matter: name -> text
+    sections: list[tuple], # (heading, text, *items); the table above shows what an item may be
 ) -> Path:
-    "Writes a report as one HTML file with its pictures inside."
-    about = provenance()
+    "Writes a report as one HTML file with its images inside."
+    about, path = provenance(), Path(path)
+    generator = f'lam_nb {about["versions"]["lam_nb"] or ""}'
     code = (about['commit'] or 'no git commit')[:12] + (' with uncommitted changes' if about['dirty'] else '')
-    footer = f'lam_nb {about["versions"]["lam_nb"] or ""}, commit {code}, {about["started"]}'
-    sections = [(heading, text, [_report_item(i) for i in items]) for heading, text, *items in sections]
-    with atomic_path(path) as part:
-        part.write_text(_TEMPLATE.render(title=title, lead=lead, facts=facts, sections=sections, footer=footer), encoding='utf-8')
-    return Path(path)
+    sections = [(heading, text, [_report_item(i) for i in items])
+                for heading, text, *items in _saved_figures(sections, path.parent / 'figures')]
+    html = _TEMPLATE.render(title=title, lead=lead, facts=facts, sections=sections, generator=generator.strip(),
+                            footer=f'{generator}, commit {code}, {about["started"]}')
+    with atomic_path(path) as part: part.write_text(html, encoding='utf-8')
+    return path

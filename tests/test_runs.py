@@ -1,4 +1,4 @@
-"Runs: several processes, their errors, and files that are whole or absent."
+"Runs and processes: several of them, their errors, signals, and files that are whole or absent."
 import os
 import signal
 import subprocess
@@ -63,7 +63,7 @@ def test_signals_that_others_answer_or_ignore_are_left_to_them():
 @pytest.mark.parametrize('seconds', [0, 2, 5])
 def test_processes_do_not_outlive_a_launcher_that_is_killed(seconds):
     "However early it dies."
-    code = 'import time; from lam_nb.runs import launch; launch(time.sleep, 600, num_processes=2)'
+    code = 'import time; from lam_nb.processes import launch; launch(time.sleep, 600, num_processes=2)'
     launcher, processes, end = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT), [], time.time() + 60
     while len(processes) < 2 and time.time() < end:
         processes = [p for p in psutil.Process(launcher.pid).children() if 'spawn_main' in ' '.join(p.cmdline())]
