@@ -18,7 +18,7 @@ from .runs import atomic_folder, atomic_path
 
 # %% ../nbs/15_videos.ipynb #position
 def _position(time, start):
-    "Position of a frame shown at `time`, if position 0 is shown at `start` (exact seconds); None without a time."
+    "Position of a frame shown at `time`, when position 0 is at `start` (exact seconds); None without a time."
     return None if time is None else math.floor((time - start) * 30 + Fraction(1, 2))
 
 def _start(container, stream, zero):
@@ -50,7 +50,7 @@ def _frames_of(container, stream):
 
 # %% ../nbs/15_videos.ipynb #frames-since
 def _time(frame, stream):
-    "When a frame is shown, in exact seconds of the stream's clock; None if that is unknown or there is no frame."
+    "When a frame is shown, in exact seconds of the stream's clock; None if unknown, or if there is no frame."
     return None if frame is None or frame.pts is None else frame.pts * stream.time_base
 
 def _frames_since(container, stream, seconds):
@@ -91,7 +91,7 @@ def _shown(path, first, zero):
     "Yields (frame, start, stop): the frame is visible at the positions from `start` to `stop` - 1."
     last, k = None, 0
     for frame, now in _timed_frames(path, first, zero):
-        if last is None: k = 0 if now is None else min(now, first)       # the first frame is shown before its time
+        if last is None: k = 0 if now is None else min(now, first)       # it is visible before its time
         else:
             now = k + 1 if now is None else max(now, k)
             if now > k: yield last, k, now
@@ -103,7 +103,7 @@ def _shown(path, first, zero):
 def video_frames(
     path: str | Path, # a video file
     positions, # the positions wanted: whole numbers from 0, 30 per second
-    zero: str = 'video', # position 0: 'video', the first frame; 'file', the start of the stream that begins first
+    zero: str = 'video', # position 0 is the first frame ('video'), or the start of the earliest stream ('file')
 ):
     """Yields (position, (H, W, 3) uint8 RGB) for those of `positions` that the video has, ascending.
     ValueError if it cannot be read."""

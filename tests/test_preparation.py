@@ -581,7 +581,7 @@ def test_a_store_of_another_offset_is_not_kept_when_the_video_is_gone(tmp_path, 
     prepare = lambda **s: prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1, **s))
     assert prepare().status[0] == 'made' and prepare(frame_offset=1, delete_videos=True).status[0] == 'made'
     again = prepare()
-    assert again.status[0] == 'failed' and 'no pictures of clip' in again.reason[0] and prepare(frame_offset=1).status[0] == 'kept'
+    assert again.status[0] == 'failed' and 'no frames of clip' in again.reason[0] and prepare(frame_offset=1).status[0] == 'kept'
 
 
 def test_clips_that_another_run_has_just_made_are_no_error(tmp_path):
@@ -601,7 +601,7 @@ def test_a_full_disk_still_ends_with_a_table(sample, tmp_path, monkeypatch, caps
     monkeypatch.setattr(preparation, 'note_unavailable', full)
     faces = one_clip(sample)
     done = prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1))
-    assert done.status.tolist() == ['failed'] and 'no pictures' in done.reason[0] and 'No space left' in capsys.readouterr().out
+    assert done.status.tolist() == ['failed'] and 'no frames' in done.reason[0] and 'No space left' in capsys.readouterr().out
 
 
 def test_what_killed_runs_left_is_removed(sample, tmp_path):
