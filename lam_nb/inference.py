@@ -40,13 +40,13 @@ class ClipPlan:
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
         rows = window_rows(track, frame, store.missing, store.black, length)[keep]       # (M, T)
         self.store, self.keep = store, keep
-        self.need, where = np.unique(rows, return_inverse=True)                          # (F,) rows of the store
-        self.windows = where.reshape(-1, length)                                         # (M, T) positions in `need`
+        self.need, where = np.unique(rows, return_inverse=True)                         # (F,) rows of the store
+        self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
 
     def table(self) -> pd.DataFrame:
         table = self.store.table[self.keep].reset_index(drop=True)
         texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
-        table = table.astype(dict.fromkeys(texts, object)).astype(dict.fromkeys(texts, 'str'))   # copies: else mapped
+        for kind in (object, 'str'): table = table.astype(dict.fromkeys(texts, kind))  # copies: not mapped
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
 
 # %% ../nbs/23_inference.ipynb #face-features
@@ -76,7 +76,7 @@ def mean_logit(
 ) -> np.ndarray: # (M,) float64, log-odds of the mean
     "The mean over several views or models, as log-odds."
     if how == 'logits' or len(logits) == 1: return logits.mean(0)
-    log_sum = lambda sign: np.logaddexp.reduce(-np.logaddexp(0, sign * logits), 0)       # of p (-1), of 1 - p (+1)
+    log_sum = lambda sign: np.logaddexp.reduce(-np.logaddexp(0, sign * logits), 0)    # of p (-1), of 1 - p (+1)
     return log_sum(-1) - log_sum(1)
 
 # %% ../nbs/23_inference.ipynb #window-logits
@@ -99,7 +99,8 @@ def _fold_norms(backbone):
             if not isinstance(getattr(block, norm, None), nn.BatchNorm2d): continue
             setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
             setattr(block, norm, nn.Identity())
-        if getattr(block, 'downsample', None) is not None: block.downsample = fuse_conv_bn_eval(*block.downsample)
+        if getattr(block, 'downsample', None) is None: continue
+        block.downsample = fuse_conv_bn_eval(*block.downsample)
 
 def fast_copy(
     model: nn.Module, # on its device
@@ -113,7 +114,7 @@ def fast_copy(
     return fast.to(memory_format=torch.channels_last)
 
 # %% ../nbs/23_inference.ipynb #threads
-CPU_BATCH = 8 # faces of 224 pixels that a thread takes at a time on the CPU: more do not fit its cache and are slower
+CPU_BATCH = 8 # faces of 224 pixels that a thread of a CPU takes at a time: more do not fit its cache
 WINDOW_BATCH = 512 # windows at a time
 
 def _work_alone():
@@ -132,12 +133,13 @@ def _threads(number):
         torch.set_num_threads(before)                                      # for threads that start later
 
 # %% ../nbs/23_inference.ipynb #submit
-_ONE_AT_A_TIME = threading.Lock() # threads read faces for a GPU side by side, but only one batch at a time takes its memory
+_ONE_AT_A_TIME = threading.Lock() # a GPU's threads read faces side by side, but only one batch takes its memory
 
 @torch.inference_mode()
 def _row_features(model, store, rows, size, precision, flip):
     "Features of the faces of some rows, on the model's device: (n, V, D)."
-    images, device = torch.from_numpy(np.stack([store.crop(r, size) for r in rows])), next(model.parameters()).device
+    images = torch.from_numpy(np.stack([store.crop(row, size) for row in rows]))
+    device = next(model.parameters()).device
     if device.type == 'cpu': return face_features(model, images, precision, flip)
     with _ONE_AT_A_TIME:
         return face_features(model, images.pin_memory().to(device, non_blocking=True), precision, flip)
@@ -157,9 +159,10 @@ def _submit(pool, model, plan, batch_size, size, *options):
 # %% ../nbs/23_inference.ipynb #finish
 def _finish(plan, parts, logits, progress):
     "The predictions table of a clip, when its jobs are done."
+    total, n = len(plan.windows), len(parts)
     for i, done in enumerate(parts):
         done.result()
-        if progress: progress.update(len(plan.windows) * (i + 1) // len(parts) - len(plan.windows) * i // len(parts))
+        if progress: progress.update(total * (i + 1) // n - total * i // n)
     logit = np.concatenate([np.zeros(0), *(f.result() for f in logits)])
     return _checked(plan.table().assign(logit=logit, score=sigmoid(logit)))
 
@@ -169,8 +172,8 @@ def _checked(table):
     if not len(broken): return table
     row = broken.iloc[0]
     raise ValueError(f'{len(broken):,} of {len(table):,} rows of clip {row.clip_uid} have no finite score '
-                     f'(first: track {row.track_id}, frame {row.frame}): the weights are too large or were trained '
-                     'in another way; try precision="fp32"')
+                     f'(first: track {row.track_id}, frame {row.frame}): the weights are too large or were '
+                     'trained in another way; try precision="fp32"')
 
 # %% ../nbs/23_inference.ipynb #predict
 def predict_clips(
@@ -178,7 +181,7 @@ def predict_clips(
     plans, # iterable of `ClipPlan`; two at a time are in memory
     size: int = 0, # side of the faces, pixels; 0: as stored
     batch_size: int = 256, # faces at a time on a GPU; a CPU's thread takes fewer, those that fit its cache
-    num_workers: int = 0, # threads that read faces for a GPU; 0: one per core. On the CPU: as many as torch computes with
+    num_workers: int = 0, # threads that read faces for a GPU; 0: one per core. On the CPU: torch's threads
     precision: str = 'fp32', # 'auto', 'fp32' or 'bf16'
     flip: bool = False, # average with the mirrored faces
     progress: Progress | None = None, # counts rows
@@ -220,7 +223,8 @@ def _kept(part, store):
     "The table of a clip from an earlier run; None if there is none, or it was made from another store."
     if not part.exists(): return None
     try: table = pd.read_parquet(part)
-    except (OSError, ValueError) as e: raise ValueError(f'{part} is damaged ({str(e)[:80]}); remove it and run again') from None
+    except (OSError, ValueError) as e:
+        raise ValueError(f'{part} is damaged ({str(e)[:80]}); remove it and run again') from None
     return table if table.attrs.pop('store', None) == _about(store) else None
 
 def _keep(table, part, store):
@@ -237,7 +241,7 @@ def survey_stores(
 ) -> tuple[list[int], int]: # number of sample rows of each; side of the faces to read
     "What there is to do; ValueError if the stores do not fit together or are too small. None stays open."
     check_stores(ClipFaces(path) for path in paths)
-    stores = (ClipFaces(path) for path in paths)                           # each is closed before the next is opened
+    stores = (ClipFaces(path) for path in paths)                      # each is closed before the next is opened
     found = [(int(sample_rows(store.table, stride).sum()), face_size([store], size)) for store in stores]
     return [rows for rows, _ in found], found[-1][1] if found else size
 
@@ -248,7 +252,8 @@ def _predict_part(model, paths, rows, stride, folder, show, options):
     tables = {i: _kept(parts[i], p) for i, p in enumerate(paths)} if folder else {}
     kept = {i: t for i, t in tables.items() if t is not None and len(t) == rows[i]}
     todo, done = [i for i in range(len(paths)) if i not in kept], dict(kept)
-    if kept and show: print(f'{len(kept)} of {len(paths)} clips are kept from an earlier run (parts/{folder.name})')
+    if kept and show:
+        print(f'{len(kept)} of {len(paths)} clips are kept from an earlier run (parts/{folder.name})')
     show = show and bool(todo)
     with Progress(sum(rows), 'predicting', 'rows', done=sum(rows[i] for i in kept), show=show) as progress:
         plans = (ClipPlan(ClipFaces(paths[i]), stride, model.window) for i in todo)
@@ -282,7 +287,7 @@ def predict(
     faces_dir: str | Path, # face store
     clips: list[str], # clip uids
     stride: int = 1, # every how many rows of a track
-    parts: str | Path | None = None, # folder in which finished clips are kept for a later run; None: nothing is kept
+    parts: str | Path | None = None, # folder that keeps finished clips for a later run; None: nothing is kept
     progress: bool = False, # show progress (rank 0)
     **options, # size, batch_size, num_workers, precision, flip: as in `predict_clips`
 ) -> pd.DataFrame | None: # the predictions table, clips in the order given; None in processes of rank > 0
@@ -290,8 +295,8 @@ def predict(
     (rank, processes), paths = rank_and_size(), [store_path(faces_dir, uid) for uid in clips]
     rows, options['size'] = survey_stores(paths, stride, _side(model, options.get('size', 0)))
     mine = split_work(rows, processes)[rank]
-    used = {'precision': 'fp32', 'flip': False} | {k: options[k] for k in ('size', 'precision', 'flip') if k in options}
-    folder = Path(parts) / _logits_hash(model, stride, **used) if parts else None
+    used = [options.get(k, default) for k, default in (('size', 0), ('precision', 'fp32'), ('flip', False))]
+    folder = Path(parts) / _logits_hash(model, stride, *used) if parts else None
     show, my_rows = progress and rank == 0, [rows[i] for i in mine]
     tables, n_kept = _predict_part(model, [paths[i] for i in mine], my_rows, stride, folder, show, options)
     gathered = _gathered((mine, tables, n_kept))
@@ -302,5 +307,5 @@ def predict(
 def _side(model, size):
     "The side of the faces that a model gets; ValueError if it takes another one only."
     if model.size and size not in (0, model.size):
-        raise ValueError(f'{model_name(model)} takes faces of {model.size} pixels, not of {size}: leave the size out')
+        raise ValueError(f'{model_name(model)} takes faces of {model.size} pixels, not {size}: leave size out')
     return model.size or size

@@ -25,7 +25,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from .runs import atomic_path, project_path
 
 # %% ../nbs/21_models.ipynb #normalise
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of red, green, blue; values 0 to 1
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation; red, green, blue; 0 to 1
 
 @cache
 def _constants(mean, std, device):
@@ -46,19 +46,23 @@ def normalise(
 
 # %% ../nbs/21_models.ipynb #contract
 class FaceModel(nn.Module):
-    """Base of all models. A subclass writes `features(faces: (N, 3, H, W)) -> (N, D)` and `classify(features: (B, T, D)) -> (B, 2)`,
-    logits of not looking and looking; it changes the attributes that differ."""
-    window = 7                                                                       # T, faces per window: odd, from 1
-    size = 0                                                                         # side of a face, pixels; 0: any from 32
-    mean, std = IMAGENET                                                             # of its pixels: see `normalise`
+    """Base of all models. A subclass writes `features` and `classify`, and changes the attributes that differ.
+
+    features(faces: (N, 3, H, W)) -> (N, D): a vector per face, whatever its neighbours do
+    classify(features: (B, T, D)) -> (B, 2): logits of not looking and looking in the centre frame
+    """
+    window = 7                                                                # T, faces per window: odd, from 1
+    size = 0                                                            # side of a face, pixels; 0: any from 32
+    mean, std = IMAGENET                                                        # of its pixels: see `normalise`
 
     def forward(self,
         windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them
     ) -> torch.Tensor: # (B, 2) logits
         "Logits of whole windows."
         if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
-            raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: expected (B, {self.window}, 3, H, W).')
-        features = self.features(windows.flatten(0, 1))                              # (B * T, 3, H, W) -> (B * T, D)
+            raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
+                             f'expected (B, {self.window}, 3, H, W).')
+        features = self.features(windows.flatten(0, 1))                         # (B * T, 3, H, W) -> (B * T, D)
         return self.classify(features.unflatten(0, windows.shape[:2]))               # (B, T, D) -> (B, 2)
 
 # %% ../nbs/21_models.ipynb #backbone
@@ -73,12 +77,12 @@ class FaceBackbone(ResNet):
 
 # %% ../nbs/21_models.ipynb #baseline
 class BaselineLSTM(FaceModel):
-    "The official model: ResNet-18 per face, a bidirectional LSTM over the window, two linear layers at the centre."
+    "The official model: ResNet-18 per face, bidirectional LSTM over the window, two linear layers."
     def __init__(self):
         super().__init__()
         self.base_model = FaceBackbone()
         self.lstm = nn.LSTM(256, 256, num_layers=2, bidirectional=True, batch_first=True)
-        self.last_layer1, self.last_layer2 = nn.Linear(512, 128), nn.Linear(128, 2)  # official: no activation in between
+        self.last_layer1, self.last_layer2 = nn.Linear(512, 128), nn.Linear(128, 2)  # official: no ReLU between
 
     def features(self,
         faces: torch.Tensor, # (N, 3, H, W), as `normalise` makes them
@@ -91,13 +95,14 @@ class BaselineLSTM(FaceModel):
     ) -> torch.Tensor: # (B, 2) logits of frame f: not looking, looking
         "Whether the person looks in the centre frame."
         if features.ndim != 3 or features.shape[1:] != (self.window, 256):
-            raise ValueError(f'classify got features of shape {tuple(features.shape)}: expected (B, {self.window}, 256).')
+            raise ValueError(f'classify got features of shape {tuple(features.shape)}: '
+                             f'expected (B, {self.window}, 256).')
         centre = self.lstm(features)[0][:, self.window // 2]                         # (B, 512)
         return self.last_layer2(self.last_layer1(centre))                            # (B, 2)
 
 # %% ../nbs/21_models.ipynb #gaze
 class GazeLSTM(BaselineLSTM):
-    "The layers of `BaselineLSTM`, meant to start from ImageNet's or Gaze360's weights (`load_imagenet`, `load_weights`)."
+    "The layers of `BaselineLSTM`, started from other weights: `load_imagenet`, `load_weights`."
 
 MODELS = {'BaselineLSTM': BaselineLSTM, 'GazeLSTM': GazeLSTM}  # by the official names
 
@@ -108,7 +113,8 @@ def model_class(
     "The class of a model; ValueError for a name that leads nowhere, with the nearest that does."
     if name in MODELS: return MODELS[name]
     if re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', name): return _import_class(*name.split(':'))
-    near, path = difflib.get_close_matches(name, MODELS, 1), re.fullmatch(r'([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)', name)
+    near = difflib.get_close_matches(name, MODELS, 1)
+    path = re.fullmatch(r'([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)', name)              # a dot where the colon belongs
     guess = near[0] if near else f'{path[1]}:{path[2]}' if path else None
     hint = f'did you mean {guess!r}?' if guess else f'known: {", ".join(MODELS)}'
     raise ValueError(f'No model is called {name!r}: {hint} A model of your own is named package.module:Class.')
@@ -117,11 +123,11 @@ def _import_class(module, name):
     "A class of a module that is installed, or lies in the folder where the run was started."
     here = str(project_path('.'))
     if here not in sys.path: sys.path.append(here)
-    importlib.invalidate_caches()                                        # the file may have been written just now
+    importlib.invalidate_caches()                                      # the file may have been written just now
     try: found = importlib.import_module(module)
     except Exception as e:                                               # whatever a file of the user's raises
-        raise ValueError(f'{module}:{name} could not be imported ({type(e).__name__}: {e}). Python looked in the '
-                         'installed packages and in the folder where this was started.') from e
+        raise ValueError(f'{module}:{name} could not be imported ({type(e).__name__}: {e}). Python looked in '
+                         'the installed packages and in the folder where this was started.') from e
     if isinstance(getattr(found, name, None), type): return getattr(found, name)
     near = difflib.get_close_matches(name, [n for n, v in vars(found).items() if isinstance(v, type)], 1)
     raise ValueError(f'{module} has no class {name}' + (f': did you mean {near[0]!r}?' if near else '.'))
@@ -152,25 +158,27 @@ def _evaluating(model):
         for part, mode in modes: part.training = mode
 
 def _called(model, method, x, expected):
-    "What a method of a model returns; ValueError unless it is a tensor of the expected shape ('D': any length)."
-    got, expected_text = f'{method} got a tensor of shape {tuple(x.shape)}', str(expected).replace("'", '')
+    "What a method of a model returns; ValueError unless it is a tensor of that shape ('D': any length)."
+    got, wanted = f'{method} got a tensor of shape {tuple(x.shape)}', str(expected).replace("'", '')
     try: out = getattr(model, method)(x)
-    except Exception as e: raise ValueError(f'{got} and raised {type(e).__name__} ({e}); expected {expected_text}') from e
+    except Exception as e:                                               # whatever a model of the user's raises
+        raise ValueError(f'{got} and raised {type(e).__name__} ({e}); expected {wanted}') from e
     shape = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
-    if len(shape) == len(expected) and all(want in ('D', n) for n, want in zip(shape, expected)): return out
-    raise ValueError(f'{got} and returned {shape}; expected {expected_text}')
+    if len(shape) == len(expected) and all(n in ('D', m) for n, m in zip(expected, shape)): return out
+    raise ValueError(f'{got} and returned {shape}; expected {wanted}')
 
 # %% ../nbs/21_models.ipynb #check
 def _undeclared(model):
     "What a model lacks before anything is computed; '' for nothing."
-    if not isinstance(model, nn.Module): return 'it is no torch.nn.Module: derive it from lam_nb.models.FaceModel'
+    if not isinstance(model, nn.Module): return 'it is no nn.Module: derive it from lam_nb.models.FaceModel'
     missing = [n for n in ('features', 'classify', 'window', 'size', 'mean', 'std') if not hasattr(model, n)]
     if type(model).forward is nn.Module.forward: missing.append('forward')
     if missing: return f'it has no {", no ".join(missing)}: FaceModel brings all but features and classify'
     if not any(True for _ in model.parameters()): return 'it has no weights to train'
     if type(model.window) is not int or model.window % 2 != 1 or model.window < 1:
         return f'window = {model.window!r}: expected an odd number of faces, from 1'
-    if type(model.size) is not int or 0 != model.size < 32: return f'size = {model.size!r}: expected pixels from 32, or 0 for any'
+    if type(model.size) is not int or 0 != model.size < 32:
+        return f'size = {model.size!r}: expected pixels from 32, or 0 for any'
     triple = lambda v: len(v) == 3 and all(isinstance(n, (int, float)) and math.isfinite(n) for n in v)
     if not triple(model.mean) or not triple(model.std) or min(model.std) <= 0:
         return f'mean = {model.mean!r}, std = {model.std!r}: expected three numbers each, std above 0'
@@ -184,14 +192,15 @@ def check_model(
     try:
         if lacks := _undeclared(model): raise ValueError(lacks)
         side, device = model.size or 32, next(model.parameters()).device
-        faces = torch.rand(2 * model.window, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
-        shape = 2, model.window                                                          # two windows
+        shape = 2, model.window                                                      # two windows
+        rng = torch.Generator().manual_seed(0)
+        faces = torch.rand(math.prod(shape), 3, side, side, generator=rng).to(device)
         with _evaluating(model):
             features = _called(model, 'features', faces, (len(faces), 'D'))
             halves = _called(model, 'classify', features.unflatten(0, shape), (2, 2))
             whole = _called(model, 'forward', faces.unflatten(0, shape), (2, 2))
         if not torch.allclose(halves, whole, rtol=1e-3, atol=1e-3, equal_nan=True):
-            raise ValueError('forward differs from classify of features: training uses the one, evaluation the other')
+            raise ValueError('forward differs from classify(features): training uses it, evaluation the two')
     except ValueError as e:
         name = model_name(model) if isinstance(model, nn.Module) else type(model).__name__
         raise ValueError(f'{name} cannot be used as a model: {e}.') from e
@@ -220,33 +229,36 @@ def _scalar(dtype, data):
     values = np.frombuffer(data, np.dtype(dtype.order + dtype.code))
     return values[0].item() if len(values) == 1 else None
 
-_NUMBERS = [(_Dtype, 'numpy.dtype'), (_scalar, 'numpy.core.multiarray.scalar'), (_scalar, 'numpy._core.multiarray.scalar')]
+_SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
+_NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
 
 # %% ../nbs/21_models.ipynb #unreadable
 def _plain_keys(state):
     "A state dict without the prefixes of wrappers."
     state = {re.sub(r'(^|\.)_orig_mod\.', r'\1', k): v for k, v in state.items()}
-    while state and all(k.startswith('module.') for k in state): state = {k.removeprefix('module.'): v for k, v in state.items()}
+    while state and all(k.startswith('module.') for k in state):
+        state = {k.removeprefix('module.'): v for k, v in state.items()}
     return state
 
 def _foreign_code(text):
     "The name in a message of PyTorch's about something that is neither a tensor nor a plain value."
-    signs = r'([Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|add_safe_globals`? but got) (?P<name>\S+)'
-    found = re.search(signs, text)
+    signs = '[Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|_safe_globals`? but got'
+    found = re.search(rf'({signs}) (?P<name>\S+)', text)
     return found and found['name']
 
 def _unreadable(path, error):
     "Why a file cannot be read, and what to do."
-    text = str(error).rpartition('WeightsUnpickler error:')[2].partition('In PyTorch 2.6')[0]  # its advice is to open it unsafely
-    text = text.strip() or type(error).__name__
+    text = str(error).rpartition('WeightsUnpickler error:')[2]
+    text = text.partition('In PyTorch 2.6')[0].strip() or type(error).__name__  # that advises unsafe ways
     if code := _foreign_code(text):
-        return (f'{path} was refused: it holds {code}, and a checkpoint with more than tensors and plain values can run any '
-                'program when it is opened. If you trust its origin, open it on a machine with nothing to lose and '
-                "save torch.save({'state_dict': ...}) anew.")
+        return (f'{path} was refused: it holds {code}, and a checkpoint with more than tensors and plain '
+                'values can run any program when it is opened. If you trust its origin, open it on a machine '
+                "with nothing to lose and save torch.save({'state_dict': ...}) anew.")
     with path.open('rb') as f: start = f.read(40).decode('latin-1')
     if len(start) > 4 and start.isascii() and ' '.join(start.split()).isprintable():
-        return f'{path} is no checkpoint but a text, which begins with {start!r}: expected a file that torch.save wrote.'
-    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not write by itself'
+        return (f'{path} is no checkpoint but a text, which begins with {start!r}: '
+                'expected a file that torch.save wrote.')
+    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not use'
     return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: '
             f'{text.splitlines()[0][:140]}. Copy or download it again.')
 
@@ -259,16 +271,21 @@ def read_checkpoint(
     what = ', it is a folder' if path.is_dir() else ''
     if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}{what}: give the path of a file.')
     try:
-        with torch.serialization.safe_globals(_NUMBERS): content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises nearly anything
-    if not isinstance(content, dict): raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
-    state = content.get('state_dict', content)
-    extra = {k: v for k, v in content.items() if k != 'state_dict'} if 'state_dict' in content else {}
-    tensors = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
-    if not state or not tensors:
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises anything
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
+    state, extra = (content['state_dict'], content) if 'state_dict' in content else (content, {})
+    if not _are_weights(state):
         keys = ', '.join(map(str, content))[:200] or 'none'
         raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {keys}.")
     return {**extra, 'state_dict': _plain_keys(state)}
+
+def _are_weights(state):
+    "Whether it is a dict of named tensors, at least one."
+    named = lambda item: isinstance(item[0], str) and torch.is_tensor(item[1])
+    return isinstance(state, dict) and bool(state) and all(map(named, state.items()))
 
 # %% ../nbs/21_models.ipynb #weight-report
 @dataclass
@@ -278,12 +295,13 @@ class WeightReport:
     origin: str # 'Looking-at-me', 'Gaze360' or 'ImageNet'
     loaded: list = field(default_factory=list) # keys of the model that were filled
     dropped: list = field(default_factory=list) # keys of the file that the model has no use for
-    initialised: list = field(default_factory=list) # keys of the model that stay as they were: newly initialised
+    initialised: list = field(default_factory=list) # keys of the model that were not filled: newly initialised
     reshaped: list = field(default_factory=list) # keys of both, but of another shape: not loaded either
 
     def __repr__(self):
         total = len(self.loaded) + len(self.initialised)
-        lists = {'dropped': self.dropped, 'dropped, of another shape': self.reshaped, 'newly initialised': self.initialised}
+        lists = {'dropped': self.dropped, 'dropped, of another shape': self.reshaped,
+                 'newly initialised': self.initialised}
         lines = [f'{self.path}: {self.origin} weights, {len(self.loaded)} of {total} tensors loaded']
         return '\n'.join(lines + [f'  {what}: {_short(keys)}' for what, keys in lists.items() if keys])
 
@@ -301,12 +319,13 @@ def _origin(state, own):
     return 'ImageNet' if has('conv1.weight') and 'fc.weight' in state else 'Looking-at-me'
 
 def _adapt(state, own):
-    "Origin of a state dict, its weights under the model's keys, keys without use, the model's keys that it does not fill."
+    "Origin of a state dict, its weights under the model's keys, its unused keys, the model's keys it lacks."
     origin = _origin(state, own)
     if origin == 'Looking-at-me': return origin, state, [], []
     head, prefix, fills = 'last_layer', '', r'(base_model|lstm)\.'
     if origin == 'ImageNet':
-        prefix = next((k.removesuffix('conv1.weight') for k in own if k.endswith('conv1.weight')), 'base_model.')
+        first = next((k for k in own if k.endswith('conv1.weight')), 'base_model.conv1.weight')
+        prefix = first.removesuffix('conv1.weight')
         head, fills = 'fc', re.escape(prefix) + '(?!fc)'
     dropped = [k for k in (f'{head}.weight', f'{head}.bias') if k in state]
     given = {prefix + k: v for k, v in state.items() if k not in dropped}
@@ -317,39 +336,40 @@ def _first(counted):
     "Lists of keys in words: number, what is wrong, the first."
     return '; '.join(f'{len(keys)} {what} (first: {keys[0]})' for what, keys in counted.items() if keys)
 
+def _broken(given): return [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]
+
 def _misfit(own, given, unfilled):
     "What keeps weights from fitting a model; '' if nothing does."
-    both = [k for k in own if k in given and own[k].shape != given[k].shape]
+    absent = [k for k in own if k not in given and not k.endswith('num_batches_tracked')]
+    differ = [k for k in own if k in given and own[k].shape != given[k].shape]
     return _first({
-        'missing': [k for k in own if k not in given and k not in unfilled and not k.endswith('num_batches_tracked')],
+        'missing': [k for k in absent if k not in unfilled],
         'unknown': [k for k in given if k not in own],
-        'of another shape': [f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}' for k in both],
-        'with NaN or infinite values': [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]})
+        'of another shape': [f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}' for k in differ],
+        'with NaN or infinite values': _broken(given)})
 
 def _backbone(model):
     "Names of the matrices and convolutions in the modules that `features` runs."
-    ran, names = set(), dict(model.named_modules())
+    ran, side, device = set(), model.size or 32, next(model.parameters()).device
     hook = register_module_forward_pre_hook(lambda part, _: ran.add(part))
     try:
-        with _evaluating(model):
-            first = next(model.parameters())
-            model.features(torch.zeros(1, 3, model.size or 32, model.size or 32, device=first.device))
+        with _evaluating(model): model.features(torch.zeros(1, 3, side, side, device=device))
     finally: hook.remove()
-    return [k for name, part in names.items() if part in ran
-            for k, p in part.named_parameters(prefix=name, recurse=False) if p.ndim > 1]
+    parts = [(name, part) for name, part in model.named_modules() if part in ran]
+    return [k for name, part in parts for k, p in part.named_parameters(name, recurse=False) if p.ndim > 1]
 
 def _no_backbone(model, fits):
     "Why the weights that fit are not worth loading; '' if they are."
+    if broken := _broken(fits): return _first({'with NaN or infinite values': broken})
     backbone = _backbone(model) or [k for k, p in model.named_parameters() if p.ndim > 1]
-    broken = [k for k, v in fits.items() if v.is_floating_point() and not v.isfinite().all()]
-    if broken: return _first({'with NaN or infinite values': broken})
-    return '' if fits.keys() & {*backbone} else f'not one of the {len(backbone)} backbone weights fits (first: {backbone[0]})'
+    if fits.keys() & {*backbone}: return ''
+    return f'not one of the {len(backbone)} backbone weights fits' + f' (first: {backbone[0]})' * bool(backbone)
 
 # %% ../nbs/21_models.ipynb #load-weights
 def load_weights(
     model: nn.Module, # of any kind, on any device
     path: str | Path, # checkpoint of any origin: ours, official, Gaze360's, ImageNet's ResNet-18
-    match: str = 'strict', # 'strict': all that belongs to the model must be there; 'shapes': take what fits by name and shape
+    match: str = 'strict', # 'strict': everything must be there; 'shapes': take what fits by name and shape
 ) -> WeightReport: # what was loaded, dropped, newly initialised; print it
     "Load a checkpoint into a model, or an error and nothing."
     if match not in ('strict', 'shapes'): raise ValueError(f"match = {match!r}: expected 'strict' or 'shapes'.")
@@ -359,27 +379,31 @@ def load_weights(
     why = _misfit(own, given, unfilled) if match == 'strict' else _no_backbone(model, fits)
     if why: raise ValueError(_does_not_fit(path, model, len(own), why, match))
     model.load_state_dict(fits, strict=False)
-    return WeightReport(str(path), origin, [k for k in own if k in fits], dropped + [k for k in given if k not in own],
-                        [k for k in own if k not in fits], [k for k in given if k in own and k not in fits])
+    return WeightReport(str(path), origin, loaded=[k for k in own if k in fits],
+                        dropped=dropped + [k for k in given if k not in own],
+                        initialised=[k for k in own if k not in fits],
+                        reshaped=[k for k in given if k in own and k not in fits])
 
 def _does_not_fit(path, model, total, why, match):
     "What to say of a checkpoint that a model cannot take."
     says = f'{path} does not fit {type(_bare(model)).__name__}, whose {total} tensors it should hold: {why}. '
-    if match == 'shapes': return says + 'Expected: a checkpoint of which at least one layer of the backbone fits by name and shape.'
+    if match == 'shapes': return says + 'Expected: a checkpoint with at least one layer of the backbone.'
     return says + ('Expected: a checkpoint of this kit or of the official baseline, gaze360_model.pth.tar, or '
                    "torchvision's ResNet-18. For another architecture: match='shapes' takes what fits.")
 
 # %% ../nbs/21_models.ipynb #load-imagenet
-_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.url  # .../resnet18-f37072fd.pth: its name ends in the beginning of its SHA-256
+_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.url  # .../resnet18-f37072fd.pth: it ends in the start of its SHA-256
 
 def _downloaded():
     "ImageNet's ResNet-18 in torch's cache, downloaded if it is not there."
     path = Path(torch.hub.get_dir()) / 'checkpoints' / _IMAGENET.rpartition('/')[2]
-    digest, cure = path.stem.rpartition('-')[2], f'Get it where there is a network, and give its path: {_IMAGENET}'
+    digest = path.stem.rpartition('-')[2]
+    cure = f'Get it where there is a network, and give its path: {_IMAGENET}'
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try: torch.hub.download_url_to_file(_IMAGENET, str(path), hash_prefix=digest, progress=False)
-        except (OSError, RuntimeError) as e: raise RuntimeError(f"ImageNet's weights could not be downloaded ({e}). {cure}") from e
+        except (OSError, RuntimeError) as e:
+            raise RuntimeError(f"ImageNet's weights could not be downloaded ({e}). {cure}") from e
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
         raise ValueError(f'{path} is damaged: its SHA-256 does not begin with {digest}. Delete it. {cure}')
     return path
@@ -391,19 +415,10 @@ def load_imagenet(
     "Start a model's backbone from ImageNet's ResNet-18; its classifier `fc` is not loaded."
     path = _downloaded() if path is None else Path(path)
     origin = _origin(read_checkpoint(path)['state_dict'], model.state_dict())
-    if origin != 'ImageNet': raise ValueError(f"{path} holds {origin} weights, expected torchvision's ResNet-18. Load it by load_weights.")
+    if origin != 'ImageNet':
+        raise ValueError(f"{path} holds {origin} weights, expected torchvision's ResNet-18. "
+                         'Load it by load_weights.')
     return load_weights(model, path)
-
-# %% ../nbs/21_models.ipynb #plain
-def _plain(value, where):
-    "The value as something that `weights_only` reads again; a TypeError names what is not."
-    if isinstance(value, np.generic): return value.item()
-    if isinstance(value, Path): return str(value)
-    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)): return value
-    if isinstance(value, dict): return {_plain(k, where): _plain(v, f'{where}[{k!r}]') for k, v in value.items()}
-    if isinstance(value, list): return [_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
-    if isinstance(value, tuple): return tuple(_plain(list(value), where))
-    raise TypeError(f'{where} is {type(value).__name__}: a checkpoint holds tensors, numbers, text, lists and dicts only.')
 
 # %% ../nbs/21_models.ipynb #save-checkpoint
 def save_checkpoint(
@@ -413,21 +428,36 @@ def save_checkpoint(
 ) -> Path: # the file
     "Write a checkpoint, complete or not at all: {'model_name', 'state_dict', ...}."
     state = {k: v.detach().cpu() for k, v in _plain_keys(_bare(model).state_dict()).items()}
-    content = {'model_name': model_name(model), **{k: _plain(v, k) for k, v in extra.items()}, 'state_dict': state}
+    kept = {k: _plain(v, k) for k, v in extra.items()}
+    content = {'model_name': model_name(model), **kept, 'state_dict': state}
     with atomic_path(path) as temporary: torch.save(content, temporary)
     return Path(path)
 
+def _plain(value, where):
+    "The value as something that `weights_only` reads again; a TypeError names what is not."
+    if isinstance(value, np.generic): return value.item()
+    if isinstance(value, Path): return str(value)
+    if value is None or isinstance(value, (bool, int, float, str, torch.Tensor)): return value
+    if isinstance(value, dict):
+        return {_plain(k, where): _plain(v, f'{where}[{k!r}]') for k, v in value.items()}
+    if isinstance(value, list): return [_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
+    if isinstance(value, tuple): return tuple(_plain(list(value), where))
+    raise TypeError(f'{where} is {type(value).__name__}: '
+                    'a checkpoint holds tensors, numbers, text, lists and dicts only.')
+
 # %% ../nbs/21_models.ipynb #export-official
 def _official_state(path, saved):
-    "The weights of a checkpoint in the order and types of the official models; ValueError if it holds another one."
+    "The weights of a checkpoint in the order and types of the official models; ValueError for another."
     own, name = BaselineLSTM().state_dict(), saved.get('model_name', 'BaselineLSTM')
     _, given, _, _ = _adapt(saved['state_dict'], own)
     alien = [k for k in given if k not in own]
     if name not in ('BaselineLSTM', 'GazeLSTM') or alien:
         what = f'it is {name}' if not alien else f'{len(alien)} tensors are unknown there (first: {alien[0]})'
-        raise ValueError(f'{path}: the official code does not know this model: {what}. It knows BaselineLSTM and GazeLSTM.')
-    why = _misfit(own, saved['state_dict'], [])
-    if why: raise ValueError(f'{path} is no complete Looking-at-me checkpoint: {why}. Export one that training wrote.')
+        raise ValueError(f'{path}: the official code does not know this model: {what}. '
+                         'It knows BaselineLSTM and GazeLSTM.')
+    if why := _misfit(own, saved['state_dict'], []):
+        raise ValueError(f'{path} is no complete Looking-at-me checkpoint: {why}. '
+                         'Export one that training wrote.')
     return {k: saved['state_dict'].get(k, v).to(v.dtype).contiguous() for k, v in own.items()}
 
 def export_official(
@@ -436,10 +466,12 @@ def export_official(
 ) -> Path: # the file
     "Write a checkpoint as the official code writes and reads it."
     if 'gaze360' in str(path_out):
-        raise ValueError(f"{path_out}: the official code takes any path with 'gaze360' in it for that file and fails. Choose another.")
+        raise ValueError(f"{path_out}: the official code takes any path with 'gaze360' in it for that file "
+                         'and fails. Choose another.')
     saved = read_checkpoint(path_in)
     score = saved.get('mAP')
     score = float(score) if isinstance(score, (int, float)) and math.isfinite(score) else 0.
-    content = {'epoch': int(saved.get('epoch') or 0), 'state_dict': _official_state(path_in, saved), 'mAP': score}
+    state = _official_state(path_in, saved)
+    content = {'epoch': int(saved.get('epoch') or 0), 'state_dict': state, 'mAP': score}
     with atomic_path(path_out) as temporary: torch.save(content, temporary)
     return Path(path_out)

@@ -30,7 +30,8 @@ def smooth_scores(
 ) -> pd.DataFrame: # the same rows with smoothed scores
     "Median of the scores within `window` frames around each row of a track."
     if window in (0, 1): return predictions
-    if window < 0 or window % 2 == 0: raise ValueError(f'smoothing = {window}: expected an odd number of frames, or 0 for none')
+    if window < 0 or window % 2 == 0:
+        raise ValueError(f'smoothing = {window}: expected an odd number of frames, or 0 for none')
     frame, score = predictions.frame.to_numpy(), predictions.score.to_numpy()
     out = score.copy()
     for rows in predictions.groupby(['clip_uid', 'track_id'], sort=False).indices.values():
@@ -39,9 +40,9 @@ def smooth_scores(
 
 def _running_median(frame, score, window):
     "Medians of one track's scores over `window` frames, (n,)."
-    score = pd.Series(score).groupby(frame).transform('median').to_numpy()     # a challenge track may show a frame twice
+    score = pd.Series(score).groupby(frame).transform('median').to_numpy()  # a challenge frame may come twice
     first = frame.min()
-    dense = np.full(np.ptp(frame) + window, np.nan)                            # a value per frame, also where the track has none
+    dense = np.full(np.ptp(frame) + window, np.nan)           # a value per frame, also where the track has none
     dense[frame - first + window // 2] = score
     return np.nanmedian(np.lib.stride_tricks.sliding_window_view(dense, window)[frame - first], axis=1)
 
@@ -55,25 +56,25 @@ def ensemble_scores(
     keys = ['clip_uid', 'track_id', 'frame']
     for i, table in enumerate(members[1:], 2):
         if not table[keys].equals(members[0][keys]):
-            raise ValueError(f'member 1 of the ensemble has {len(members[0]):,} rows, member {i} has {len(table):,} '
-                             'or others; predict the same clips with the same stride')
+            raise ValueError(f'member 1 of the ensemble has {len(members[0]):,} rows, member {i} has '
+                             f'{len(table):,} or others; predict the same clips with the same stride')
     logit = mean_logit(np.stack([t.logit.to_numpy(float) for t in members]), how)
     return members[0].assign(logit=logit, score=sigmoid(logit / temperature))
 
 # %% ../nbs/28_scoring.ipynb #fit-temperature
 def fit_temperature(
     predictions: pd.DataFrame, # with `logit` and `label`; rows without a label (-1) are left out
-) -> float | None: # between 0.01 and 100; None: it would lie beyond, as where the scores separate the classes fully
+) -> float | None: # 0.01 to 100; None: it would lie beyond, as where the scores separate the classes fully
     "The temperature at which the labels are likeliest (least negative log-likelihood)."
     known = predictions[predictions.label >= 0]
     label, logit = known.label.to_numpy(float), known.logit.to_numpy(float)
     if len(np.unique(label)) < 2:
         raise ValueError(f'{len(known):,} labelled rows of one class or none: a temperature needs both classes')
-    slope = lambda log: ((sigmoid(logit / np.exp(log)) - label) * logit).mean()    # of the likelihood, by 1 / temperature
+    slope = lambda log: ((sigmoid(logit / np.exp(log)) - label) * logit).mean()   # of the likelihood
     lowest, highest = low, high = np.log(.01), np.log(100)
-    for _ in range(60):                                    # the likelihood has one maximum: halve the interval towards it
+    for _ in range(60):                          # the likelihood has one maximum: halve the interval towards it
         middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) < 0 else (middle, high)         # too hot: cooler would be likelier
+        low, high = (low, middle) if slope(middle) < 0 else (middle, high)   # too hot: cooler would be likelier
     return None if low == lowest or high == highest else float(np.exp((low + high) / 2))
 
 # %% ../nbs/28_scoring.ipynb #fitted-value
@@ -84,7 +85,8 @@ def fitted_value(
     "The number itself, or the one in the file."
     if not isinstance(value, str): return float(value)
     path = project_path(value)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: expected a number, or the metrics.json of an evaluate run')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a number, or the metrics.json of an evaluate run')
     try: found = json.loads(path.read_text()).get(name)
     except (ValueError, AttributeError): found = None
     if type(found) in (int, float) and 0 <= found < float('inf') and (found or name != 'fitted_temperature'):
@@ -97,46 +99,47 @@ def load_model(
     path: str | Path, # a trained checkpoint, ours or the official code's
     model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
 ): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
-    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's and ImageNet's files."
+    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
     saved = read_checkpoint(path)
     made = _named_model(path, saved.get('model_name'), model)
     report = load_weights(made, path)
     missing = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
     if missing:
         raise ValueError(f'{path} holds {report.origin} weights, without {len(missing)} tensors of this model '
-                         f'(first: {missing[0]}): it is a start for training; evaluate what train.ipynb makes of it')
+                         f'(first: {missing[0]}): a start for training; evaluate what train.ipynb makes of it')
     return made.eval(), saved.get('image_size') or made.size or 224, saved.get('epoch')
 
 def _named_model(path, stored, given):
     "The model of a checkpoint, newly initialised; ValueError if its name is unknown, or not the one given."
     if given is None and stored is not None and stored not in MODELS:
-        raise ValueError(f'{path} is of a model {stored!r}, which is not known here; known are {", ".join(MODELS)}. Code '
-                         f'is never imported on the word of a file: if you trust it, give it by name, model={stored!r}')
+        raise ValueError(f'{path} is of a model {stored!r}, which is not known here; known are '
+                         f'{", ".join(MODELS)}. Code is never imported on the word of a file: if you trust it, '
+                         f'give its name as the parameter model')
     made = make_model(given or stored or 'BaselineLSTM')
     if stored in (None, model_name(made)): return made
-    raise ValueError(f'{path} is of the model {stored!r}, but model={given!r} was given: give the checkpoint\'s own')
+    raise ValueError(f'{path} is of the model {stored!r}, but model={given!r} was given: they must agree')
 
 # %% ../nbs/28_scoring.ipynb #evaluate-settings
 class EvaluateSettings(Settings):
     "Parameters of evaluate.ipynb."
-    data_dir: str = 'data/sample'                                 # root of the data: its split lists name the clips
-    faces_dir: str | None = None                                  # face store; None: <data_dir>/faces
-    out_dir: str = 'outputs/evaluate'                             # the run's folder
-    checkpoint: str = 'outputs/train/checkpoints/best.pt'         # weights of any origin
-    checkpoints: list[str] = []                                   # an ensemble of these, instead of `checkpoint`
-    model: str | None = None                                      # None: the checkpoint's own; code outside the kit must be named
-    ensemble: Literal['probabilities', 'logits'] = 'probabilities'    # what is averaged over an ensemble
-    split: Literal['train', 'val', 'test'] = 'val'                # test: the challenge's crops
-    stride: int = Field(1, ge=1)                                  # every how many rows of a track
-    batch_size: int = Field(256, ge=1)                            # faces at a time on a GPU
-    num_workers: int = Field(0, ge=0)                             # threads that read faces for a GPU; 0: one per core
-    num_processes: int = Field(0, ge=0)                           # 0: every GPU, or one process on the CPU
-    precision: Literal['auto', 'fp32', 'bf16'] = 'fp32'           # auto: bf16 where the hardware has it
-    smoothing: int = Field(0, ge=0)                               # median over this odd number of frames; 0: none
-    flip: bool = False                                            # average with the mirrored faces
-    temperature: float | str = 1.0                                # divides log-odds; or metrics.json of a labelled run: as fitted there
-    threshold: float | str = 0.5                                  # of accuracy and confusion; or metrics.json: the best of that run
-    resume: bool = True                                           # use the clips that an earlier run with this out_dir has finished
+    data_dir: str = 'data/sample'                           # root of the data: its split lists name the clips
+    faces_dir: str | None = None                            # face store; None: <data_dir>/faces
+    out_dir: str = 'outputs/evaluate'                       # the run's folder
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'   # weights of any origin
+    checkpoints: list[str] = []                             # an ensemble of these, instead of `checkpoint`
+    model: str | None = None                              # None: the checkpoint's own; other code must be named
+    ensemble: Literal['probabilities', 'logits'] = 'probabilities'# what is averaged over an ensemble
+    split: Literal['train', 'val', 'test'] = 'val'          # test: the challenge's crops
+    stride: int = Field(1, ge=1)                            # every how many rows of a track
+    batch_size: int = Field(256, ge=1)                      # faces at a time on a GPU
+    num_workers: int = Field(0, ge=0)                       # threads that read faces for a GPU; 0: one per core
+    num_processes: int = Field(0, ge=0)                     # 0: every GPU, or one process on the CPU
+    precision: Literal['auto', 'fp32', 'bf16'] = 'fp32'     # auto: bf16 where the hardware has it
+    smoothing: int = Field(0, ge=0)                         # median over this odd number of frames; 0: none
+    flip: bool = False                                      # average with the mirrored faces
+    temperature: float | str = 1.0                        # divides log-odds; or the metrics.json that fitted it
+    threshold: float | str = 0.5                        # of accuracy and confusion; or a metrics.json: its best
+    resume: bool = True                                    # use the clips that an earlier run here has finished
 
     @field_validator('model')
     @classmethod
@@ -155,7 +158,8 @@ class EvaluateSettings(Settings):
     def _in_range(cls, value, info):
         top = {'temperature': float('inf'), 'threshold': 1}[info.field_name]
         if isinstance(value, float) and not 0 < value < top:
-            raise ValueError(f'expected a number above 0{" and below 1" if top == 1 else ""}, or the path of a metrics.json')
+            limit = ' and below 1' if top == 1 else ''
+            raise ValueError(f'expected a number above 0{limit}, or the path of a metrics.json')
         return value
 
 # %% ../nbs/28_scoring.ipynb #predict-process
@@ -165,10 +169,11 @@ def predict_process(
     "Predictions of a split in this process, together with those of its process group."
     s = EvaluateSettings(**parameters)
     set_arithmetic(s.precision)
-    torch.backends.cudnn.benchmark = False        # a clip's last batch has a size of its own: trying out ways takes longer
-    faces_dir, temperature = Path(s.faces_dir or Path(s.data_dir) / 'faces'), fitted_value(s.temperature, 'fitted_temperature')
+    torch.backends.cudnn.benchmark = False        # a clip's last batch has a size of its own: no trying out
+    faces_dir = Path(s.faces_dir or Path(s.data_dir) / 'faces')
+    temperature = fitted_value(s.temperature, 'fitted_temperature')
     clips = stored_clips(s.data_dir, faces_dir, s.split)
-    members = [_predict_member(s, checkpoint, faces_dir, clips) for checkpoint in s.checkpoints or [s.checkpoint]]
+    members = [_predict_member(s, path, faces_dir, clips) for path in s.checkpoints or [s.checkpoint]]
     if members[0] is None: return None
     if not len(members[0]):
         raise ValueError(f'the {len(clips)} {s.split} clips in {faces_dir} hold no face: nothing to evaluate')
@@ -179,9 +184,9 @@ def predict_process(
 def _predict_member(s, checkpoint, faces_dir, clips):
     "Predictions of one model, on the device of this process."
     options = s.model_dump(include={'stride', 'batch_size', 'num_workers', 'precision', 'flip'})
+    options |= dict(parts=Path(s.out_dir) / 'parts' if s.resume else None, progress=True)
     model, size, _ = load_model(checkpoint, s.model)
-    parts = Path(s.out_dir) / 'parts' if s.resume else None
-    return predict(model.to(choose_device()), faces_dir, clips, parts=parts, progress=True, size=size, **options)
+    return predict(model.to(choose_device()), faces_dir, clips, size=size, **options)
 
 # %% ../nbs/28_scoring.ipynb #predict-split
 def predict_split(
@@ -189,7 +194,7 @@ def predict_split(
 ) -> pd.DataFrame: # the predictions table
     "Predictions of a split, in one process or many."
     parameters = settings.model_dump()
-    for name in ('data_dir', 'faces_dir', 'out_dir', 'checkpoint'):          # spawned processes may start elsewhere
+    for name in ('data_dir', 'faces_dir', 'out_dir', 'checkpoint'):      # spawned processes may start elsewhere
         if parameters[name]: parameters[name] = str(project_path(parameters[name]))
     parameters['checkpoints'] = [str(project_path(path)) for path in settings.checkpoints]
     for name in ('temperature', 'threshold'):
