@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 from hard_cases import CLIPS, make_hard_cases  # noqa: E402
 
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces  # noqa: E402
+from lam_nb.batches import WindowData  # noqa: E402
 from lam_nb.models import normalise  # noqa: E402
 from lam_nb.training import TrainSettings, new_run, train_step  # noqa: E402
 from lam_nb.windows import FaceWindows  # noqa: E402
@@ -50,8 +51,9 @@ def official_steps(model: nn.Module, batches: list) -> list[float]:
 
 def our_steps(run, batches: list) -> list[float]:
     "Losses of the same steps by lam_nb's own training step."
+    data = WindowData(None, run.settings, WEIGHTS, torch.device('cpu'))
     run.model.train()
-    return [train_step(run, run.model, batch['images'], batch['label'], torch.tensor(WEIGHTS)).item() for batch in batches]
+    return [train_step(run, run.model, data, batch).item() for batch in batches]
 
 
 def main():

@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/precision.py [--data data/sample] [--seeds 0,1,2] [--epochs 3] [--stride 6] [--size 48]
 The faces must be prepared (prepare.ipynb). Prints mAP and loss of each run's last epoch, means and standard deviations, and the difference
-of the means beside its standard error, which is what chance alone explains. Writes benchmarks/results/precision.json.
+of the means beside its standard error, which is what random variation alone explains. Writes benchmarks/results/precision.json.
 """
 import argparse
 import tempfile

@@ -3,9 +3,9 @@
 Usage: python benchmarks/training_step.py CHECKOUT [--batch 16] [--steps 2] [--rounds 3] [--compile]                  on the CPU
        python benchmarks/training_step.py CHECKOUT --device cuda --faces_dir DIR [--batches 64,128,256,512] [--workers 8]
 CHECKOUT is a checkout of EGO4D/social-interactions, branch lam; its model, loss and optimizer are used as its run.py does, on batches
-already normalised. Ours begins with bytes: normalising is part of its step. Pictures are noise of 224 pixels. On a GPU, for windows from
-the face store DIR: also the best batch, the share of time in which no batch was ready, beside the bare model on data already there, memory,
-utilisation, and the hours of 40 epochs of 1.2 million windows. Writes benchmarks/results/training_step-DEVICE.json.
+already normalised. Ours begins with bytes: normalising is part of its step. Images are noise of 224 pixels. On a GPU, for windows from
+the face store DIR: also the best batch, the fraction of time in which no batch was ready, beside the bare model on data already there,
+memory, utilisation, and the hours of 40 epochs of 1.2 million windows. Writes benchmarks/results/training_step-DEVICE.json.
 """
 import argparse
 import multiprocessing as mp
@@ -21,10 +21,10 @@ import torch
 from measure import in_turns, save, timed
 from torch import nn
 
-from lam_nb.devices import set_arithmetic
+from lam_nb.batches import WindowData
+from lam_nb.devices import keep_memory, set_arithmetic
 from lam_nb.models import normalise
 from lam_nb.training import TrainSettings, new_run, train_step
-from lam_nb.devices import keep_memory
 from lam_nb.windows import FaceWindows, window_batches
 
 WEIGHTS, WINDOWS, EPOCHS = [0.136, 0.864], 1_200_000, 40
@@ -62,12 +62,13 @@ class Official:
 class Ours:
     "Our step, from bytes."
     def __init__(self, state, device, precision, compiled=False, **others):
-        self.run, self.weights = new_run(settings(precision, compiled, **others), device), torch.tensor(WEIGHTS, device=device)
+        self.run = new_run(settings(precision, compiled, **others), device)
+        self.data = WindowData(None, self.run.settings, WEIGHTS, device)
         self.run.model.load_state_dict(state)
         self.run.model.train()
         if compiled: self.run.model.compile()
 
-    def step(self, batch): return train_step(self.run, self.run.model, batch['images'], batch['label'], self.weights)
+    def step(self, batch): return train_step(self.run, self.run.model, self.data, batch)
 
 
 def noise_batch(batch: int, size: int, device) -> dict:
@@ -156,7 +157,7 @@ def utilisation() -> str:
 
 
 def with_data(make, arithmetic, size: int, args, device) -> dict:
-    "The same from a face store: windows a second, share of time in which no batch was ready, utilisation half-way."
+    "The same from a face store: windows a second, fraction of time in which no batch was ready, utilisation half-way."
     arithmetic()
     windows = FaceWindows(args.faces_dir, sorted(p.stem for p in args.faces_dir.glob('[!.]*.arrow')), stride=3)
     n, way, waited, used = 20 + 50 * args.steps, make(), 0., ''

@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import ROOT
 
-from lam_nb import runs, training
+from lam_nb import batches, launching, runs, training
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
@@ -51,7 +51,7 @@ def die():
 
 
 def same(a, b):
-    "Whether two checkpoints hold the same weights, optimizer state and figures (but the clocks)."
+    "Whether two checkpoints hold the same weights, optimizer state and metrics (but the clocks)."
     tensors = all(torch.equal(a['state_dict'][k], b['state_dict'][k]) for k in a['state_dict'])
     adam, other = a['optimizer']['state'], b['optimizer']['state']
     moments = all(torch.equal(x, y) for i in adam for x, y in zip(adam[i].values(), other[i].values()))
@@ -72,7 +72,7 @@ def test_changed_setting_is_refused_by_name(sample, tmp_path):
 
 
 def test_non_finite_loss_stops(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, 'window_loss', lambda model, *_: sum(p.sum() for p in model.parameters()) * float('nan'))
+    monkeypatch.setattr(batches, 'window_loss', lambda model, *_: sum(p.sum() for p in model.parameters()) * float('nan'))
     words = r'epoch 1, batch 1 .looked at: 1 to 2.*\n.*track_\d+ frame \d+'
     with pytest.raises(FloatingPointError, match=words): train(settings(sample, tmp_path))
 
@@ -124,10 +124,10 @@ def same_training(s, one, other):
 def test_resume_at_random_batches_is_exact(whole, tmp_path, turn):
     "Two random deaths in the middle of batches, then to the end."
     seed = random.randrange(10 ** 6)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     s = whole.model_copy(update={'out_dir': str(tmp_path)})
     for _ in range(2):
-        count = chance.randrange(1, 8)
+        count = rng.randrange(1, 8)
         print(f'seed {seed}: dies after batch {count} of this start')
         train_until(s.model_dump(), 'train_step', count, die)
     train(s)
@@ -136,7 +136,7 @@ def test_resume_at_random_batches_is_exact(whole, tmp_path, turn):
 
 KILLED_AFTER = '''
 import os, signal, sys
-from lam_nb import training
+from lam_nb import launching, training
 left, real = [int(sys.argv[1])], training.train_step
 def step(*args, **kwargs):
     loss = real(*args, **kwargs)
@@ -144,7 +144,7 @@ def step(*args, **kwargs):
     if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
     return loss
 training.train_step = step
-training.main(sys.argv[2:])
+launching.main(sys.argv[2:])
 '''
 
 
@@ -162,7 +162,7 @@ def test_kill_9_at_a_random_batch(whole, tmp_path):
 
 KILLED_WHILE_SAVING = '''
 import os, signal, sys, torch
-from lam_nb import training
+from lam_nb import launching
 count, real = [0], torch.save
 def half(content, path):
     count[0] += 1
@@ -171,7 +171,7 @@ def half(content, path):
         with open(path, 'r+b') as f: f.truncate(10_000)
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half
-training.main(sys.argv[1:])
+launching.main(sys.argv[1:])
 '''
 
 
@@ -210,13 +210,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(sample, tmp_path, monkeypatch):
 
 
 def test_epochs_may_grow_when_the_rate_is_constant(sample, tmp_path):
-    "And the file of the first weights need not be there any more."
+    "And the file of the first weights may be gone, and the checkpoint older than a setting."
     first = training.new_run(settings(sample, tmp_path / 'first'), torch.device('cpu'))
     training.save_run(first)
     file = tmp_path / 'first/checkpoints/last.pt'
     s = settings(sample, tmp_path, epochs=1, schedule='constant', warmup=0, checkpoint=str(file))
     train(s)
     file.unlink()
+    saved = finished(tmp_path)
+    del saved['settings']['checkpoint_match']
+    torch.save(saved, tmp_path / 'checkpoints/last.pt')
     assert train(s.model_copy(update={'epochs': 2}))['epochs'] == 2
 
 
@@ -238,44 +241,44 @@ def as_arguments(s, folder):
 def test_other_versions_and_processes_are_named(sample, tmp_path, monkeypatch, capsys):
     s = settings(sample, tmp_path, epochs=1)
     with monkeypatch.context() as m:
-        m.setattr(training, '_versions', lambda: dict(torch='1.0'))
+        for module in (training, launching): m.setattr(module, '_versions', lambda: dict(torch='1.0'))
         train_until(s.model_dump(), 'train_step', 3, die)
     train(s)
     assert f'no longer bit-identical to an uninterrupted training: torch is {torch.__version__}, was 1.0' in capsys.readouterr().out
 
 
 def test_one_seed_has_no_spread(sample, tmp_path):
-    training.train_seeds(settings(sample, tmp_path, epochs=1, seeds=[5], train_stride=20))
+    launching.train_seeds(settings(sample, tmp_path, epochs=1, seeds=[5], train_stride=20))
     summary = json.loads((tmp_path / 'metrics.json').read_text())
     assert summary['seeds'] == [5] and summary['over_seeds']['std']['mAP'] is None
     assert summary['over_seeds']['mean']['mAP'] == summary['mAP'] > 0
 
 
-def test_begin_anew_keeps_the_old_place_aside(sample, tmp_path):
-    "So a job that is queued again finds its own place or none; and it is told to look for one."
+def test_a_new_start_keeps_the_old_checkpoint(sample, tmp_path):
+    "So a job that is queued again finds its own checkpoint or none; and it is told to look for one."
     s = settings(sample, tmp_path, epochs=1, train_stride=20)
     train(s)
     old = finished(tmp_path)
     train_until(s.model_copy(update=dict(resume=False, save_every=1000)).model_dump(), 'train_step', 1, die)
     assert not (tmp_path / 'checkpoints/last.pt').exists()
     assert same(read_checkpoint(tmp_path / 'checkpoints/previous.pt'), old)
-    again, = training._SlurmTraining().checkpoint(s.model_copy(update={'resume': False}).model_dump()).args
+    again, = launching._SlurmTraining().checkpoint(s.model_copy(update={'resume': False}).model_dump()).args
     assert again['resume'] is True
 
 
-def test_a_model_is_no_place_to_go_on_from(sample, tmp_path):
+def test_a_model_alone_is_not_resumed(sample, tmp_path):
     s = settings(sample, tmp_path)
     training.save_run(training.new_run(s, torch.device('cpu')), 'best.pt')
     (tmp_path / 'checkpoints/best.pt').rename(tmp_path / 'checkpoints/last.pt')
-    with pytest.raises(ValueError, match='holds a model only'): training.start_training(s)
+    with pytest.raises(ValueError, match='holds a model only'): launching.start_training(s)
 
 
 def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
     shown = []
     class Handle:
         def update(self, view): shown.append(view.data)
-    for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(training, name, lambda: True)
-    monkeypatch.setattr(training, 'display', lambda view, display_id: Handle())
+    for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(launching, name, lambda: True)
+    monkeypatch.setattr(launching, 'display', lambda view, display_id: Handle())
     with live_display([tmp_path / 'seed-0', tmp_path / 'seed-1'], seconds=.05):
         runs.write_json(tmp_path / 'seed-1/status.json', dict(line='epoch 3 of 40, 1:00 h left', losses=[[.1, .7], [.2, .6]]))
         time.sleep(1)

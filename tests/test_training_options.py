@@ -11,10 +11,10 @@ from conftest import ROOT
 from test_training import finished, same, settings
 from torch import nn
 
-from lam_nb import training
+from lam_nb import batches, launching, training
 from lam_nb.models import normalise, read_checkpoint
 from lam_nb.runs import check_parameters
-from lam_nb.batches import step_weights, window_loss
+from lam_nb.batches import WindowData, augment, class_weights, epoch_batches, epoch_order, step_weights, window_loss
 from lam_nb.training import TrainSettings, new_run, train_step
 from lam_nb.launching import train
 
@@ -24,24 +24,24 @@ WEIGHTS, CPU = torch.tensor([.136, .864]), torch.device('cpu')
 @pytest.fixture
 def batch():
     "Eight windows of noise with their labels."
-    chance = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (8, 7, 32, 32, 3), dtype=torch.uint8, generator=chance), torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])
+    rng = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (8, 7, 32, 32, 3), dtype=torch.uint8, generator=rng), torch.tensor([0, 1, 0, 1, 0, 0, 1, 0])
 
 
 def begin(**options):
-    return new_run(TrainSettings(out_dir='x', **{'precision': 'fp32', **options}), CPU)
+    return new_run(TrainSettings(out_dir='x', **{'precision': 'fp32', 'flip': False, **options}), CPU)
 
 
 def gradients_of(run, steps):
-    "Gradients at the moment of the optimizer's step, after some calls of `train_step`."
-    seen, real = [], run.optimizer.step
+    "Gradients at the moment of the optimizer's step, after steps of (images, label, fraction, last)."
+    seen, real, data = [], run.optimizer.step, WindowData(None, run.settings, WEIGHTS.tolist(), CPU)
     def step():
         seen[:] = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
         real()
     run.optimizer.step = step
     run.model.train()
     if run.settings.freeze_trunk: training.freeze_backbone(run.model)
-    for args in steps: train_step(run, run.model, *args)
+    for images, label, *part in steps: train_step(run, run.model, data, dict(images=images, label=label), *part)
     return seen
 
 
@@ -56,31 +56,32 @@ def test_official_recipes_have_every_option_off(name):
 
 def test_the_loop_uses_what_the_settings_say(sample, tmp_path, monkeypatch):
     "Learning rate, augmentation, class weights and accumulation, batch by batch."
-    seen, real = [], training.train_step
-    def step(run, model, images, label, weights, share=1., last=True):
-        seen.append((images.clone(), run.optimizer.param_groups[0]['lr'], weights.tolist(), share, last))
-        return real(run, model, images, label, weights, share, last)
+    seen, shown, real, real_loss = [], [], training.train_step, batches.window_loss
+    def step(run, model, data, batch, fraction, last):
+        seen.append((run.optimizer.param_groups[0]['lr'], data.weights, fraction, last))
+        return real(run, model, data, batch, fraction, last)
     monkeypatch.setattr(training, 'train_step', step)
+    monkeypatch.setattr(batches, 'window_loss', lambda model, images, *a: shown.append(images.clone()) or real_loss(model, images, *a))
     s = settings(sample, tmp_path, epochs=1, batch_size=8, accumulate=2, schedule='cosine', warmup=.25, lr=.01, weights='auto', flip=True,
                  jitter=.1, colour=.2, blur=1.)
     train(s)
-    windows = training.train_windows(s)
-    labels, weights = windows.labels, training.class_weights('auto', windows.labels)
-    batches = training.epoch_batches(training.epoch_order(labels, 0, s.seed), 8)
-    assert len(seen) == len(batches) > 3 and len({lr for _, lr, *_ in seen}) > 1 and weights[0] != .136
-    for i, (images, lr, used, share, last) in enumerate(seen):
+    windows = launching.train_windows(s)
+    labels, weights = windows.labels, class_weights('auto', windows.labels)
+    order = epoch_batches(epoch_order(labels, 0, s.seed), 8)
+    assert len(seen) == len(shown) == len(order) > 3 and len({lr for lr, *_ in seen}) > 1 and weights[0] != .136
+    for i, (images, (lr, used, fraction, last)) in enumerate(zip(shown, seen)):
         first = i // 2 * 2
-        shares = step_weights(batches[first:first + 2], labels, weights)
-        stored = torch.from_numpy(windows.__getitems__(batches[i])['images'])
-        assert torch.equal(images, training.augment(stored, [s.seed, 0, i, 0], True, .1, .2, 1.)) and not torch.equal(images, stored)
-        assert lr == training.learning_rate(s, first / len(batches)) and used == pytest.approx(weights)
-        assert share == pytest.approx(shares[i - first]) and last == (i - first + 1 == len(shares))
+        fractions = step_weights(order[first:first + 2], labels, weights)
+        stored = torch.from_numpy(windows.__getitems__(order[i])['images'])
+        assert torch.equal(images, augment(stored, [s.seed, 0, i, 0], True, .1, .2, 1.)) and not torch.equal(images, stored)
+        assert lr == training.learning_rate(s, first / len(order)) and used == pytest.approx(weights)
+        assert fraction == pytest.approx(fractions[i - first]) and last == (i - first + 1 == len(fractions))
 
 
 def test_weight_decay_is_decoupled_and_spares_biases(batch):
     plain, decayed = begin(lr=1e-3), begin(lr=1e-3, weight_decay=.1)
     before = {k: v.clone() for k, v in plain.model.named_parameters()}
-    for run in (plain, decayed): gradients_of(run, [(*batch, WEIGHTS)])
+    for run in (plain, decayed): gradients_of(run, [batch])
     for (name, a), b in zip(plain.model.named_parameters(), decayed.model.parameters()):
         expected = a - 1e-3 * .1 * before[name] if a.ndim > 1 else a            # AdamW subtracts lr * weight_decay * weight
         assert torch.allclose(b, expected, atol=1e-7), name
@@ -96,7 +97,7 @@ def test_label_smoothing_mixes_the_labels(batch):
 
 
 def test_clip_norm_shortens_the_gradient(batch):
-    norm = lambda run: torch.stack([g.norm() for g in gradients_of(run, [(*batch, WEIGHTS)])]).norm().item()
+    norm = lambda run: torch.stack([g.norm() for g in gradients_of(run, [batch])]).norm().item()
     assert norm(begin()) > .02 and norm(begin(clip_norm=.01)) == pytest.approx(.01, rel=1e-3)
 
 
@@ -104,9 +105,9 @@ def test_accumulated_gradients_are_those_of_the_large_batch(batch):
     "With frozen batch norms; others see the small batches."
     images, label = batch
     halves = [np.arange(4), np.arange(4, 8)]
-    shares = step_weights(halves, label.numpy(), WEIGHTS.tolist())
-    large = gradients_of(begin(freeze_trunk=True), [(images, label, WEIGHTS)])
-    parts = [(images[h], label[h], WEIGHTS, share, h[-1] == 7) for h, share in zip(halves, shares)]
+    fractions = step_weights(halves, label.numpy(), WEIGHTS.tolist())
+    large = gradients_of(begin(freeze_trunk=True), [batch])
+    parts = [(images[h], label[h], fraction, h[-1] == 7) for h, fraction in zip(halves, fractions)]
     small = gradients_of(begin(freeze_trunk=True), parts)
     assert len(large) == len(small) > 10 and all(torch.allclose(a, b, atol=1e-7, rtol=1e-4) for a, b in zip(large, small))
 
@@ -115,7 +116,7 @@ def test_ema_averages_the_weights_and_is_what_is_saved(sample, tmp_path, batch):
     run = begin(ema=.9)
     name, mean = 'last_layer2.weight', None
     for n in range(3):
-        gradients_of(run, [(*batch, WEIGHTS)])
+        gradients_of(run, [batch])
         now, decay = run.model.state_dict()[name].clone(), min(.9, (1 + n) / (10 + n))
         mean = now if mean is None else mean * decay + now * (1 - decay)
     assert torch.allclose(run.average.state_dict()[name], mean, atol=1e-7) and not torch.equal(mean, now)
@@ -125,7 +126,7 @@ def test_ema_averages_the_weights_and_is_what_is_saved(sample, tmp_path, batch):
     assert torch.equal(read_checkpoint(tmp_path / 'checkpoints/best.pt')['state_dict'][name], saved['state_dict'][name])
 
 
-def test_frozen_trunk_stays_and_the_rest_learns(sample, tmp_path):
+def test_frozen_backbone_stays_and_the_rest_learns(sample, tmp_path):
     s = settings(sample, tmp_path, epochs=1, freeze_trunk=True)
     before = copy.deepcopy(new_run(s, CPU).model.state_dict())
     train(s)
@@ -138,7 +139,7 @@ def test_frozen_trunk_stays_and_the_rest_learns(sample, tmp_path):
 def scores(monkeypatch):
     "Validation gives these scores, one after the other."
     given = iter([.5, .8, .7, .75, .6, .9])
-    monkeypatch.setattr(training, 'validate', lambda *_: dict.fromkeys(training._FIGURES, 0.) | dict(mAP=next(given)))
+    monkeypatch.setattr(launching, 'validate', lambda *_: dict.fromkeys(training._METRICS, 0.) | dict(mAP=next(given)))
 
 
 def test_patience_stops_early(sample, tmp_path, scores):
@@ -160,7 +161,7 @@ def test_validation_on_a_schedule(sample, tmp_path):
 
 def test_balanced_sampling_shows_as_many_of_each(sample, tmp_path, monkeypatch):
     seen, real = [], training.train_step
-    monkeypatch.setattr(training, 'train_step', lambda *args, **more: seen.append(args[3]) or real(*args, **more))
+    monkeypatch.setattr(training, 'train_step', lambda *args, **more: seen.append(args[3]['label']) or real(*args, **more))
     train(settings(sample, tmp_path, epochs=1, sampling='balanced', train_stride=8))
     labels = torch.cat(seen)
     assert abs(2 * labels.sum() - len(labels)) <= 1
@@ -182,7 +183,7 @@ def test_compile_gives_the_same_training(sample, tmp_path, monkeypatch):
     assert len(compiled) == 1 and losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_tensorboard_has_the_figures(sample, tmp_path):
+def test_tensorboard_has_the_metrics(sample, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     train(settings(sample, tmp_path, epochs=2, tensorboard=True, train_stride=8))
     events = EventAccumulator(str(tmp_path / 'tensorboard')).Reload()

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT
 from test_training import STATEFUL, as_arguments, finished, same, same_training, settings
 
-from lam_nb import training
+from lam_nb import launching, training
 from lam_nb.evaluation import lam_metrics
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.processes import launch, rank_and_size
@@ -59,9 +59,9 @@ def test_two_processes_stop_together_and_resume_exactly(whole, sample, tmp_path)
 
 def test_two_processes_resume_exactly_after_random_kills(whole, tmp_path):
     s, seed = whole[0].model_copy(update={'out_dir': str(tmp_path)}), random.randrange(10 ** 6)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     for _ in range(2):
-        rank, count = chance.randrange(2), chance.randrange(1, 5)
+        rank, count = rng.randrange(2), rng.randrange(1, 5)
         print(f'seed {seed}: rank {rank} is killed at batch {count} of this start')
         with pytest.raises(Exception, match='SIGKILL|exitcode: -9|Connection'):
             launch(train_and_signal, s.model_dump(), rank, count, signal.SIGKILL, num_processes=2)
@@ -71,7 +71,7 @@ def test_two_processes_resume_exactly_after_random_kills(whole, tmp_path):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_papermill_saves_first(sample, tmp_path, number):
-    "Papermill dies of it at once; the training goes on for as long as it needs to save its place."
+    "Papermill dies of it at once; the training goes on for as long as it needs to save."
     s = settings(sample, tmp_path / 'run', epochs=1000, train_stride=1, val_stride=50, batch_size=1, save_every=10 ** 6)
     command = ['-m', 'papermill', 'nbs/train.ipynb', str(tmp_path / 'out.ipynb'), '-f', *as_arguments(s, tmp_path), '--no-progress-bar']
     mill = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -80,7 +80,7 @@ def test_a_signal_to_papermill_saves_first(sample, tmp_path, number):
     works, begin = psutil.Process(mill.pid).children(recursive=True), time.time()
     mill.send_signal(number)
     assert mill.wait(60) != 0 and until(lambda: not any(w.is_running() and w.status() != 'zombie' for w in works), 60)
-    n_batches = len(training.train_windows(s))
+    n_batches = len(launching.train_windows(s))
     assert last.stat().st_mtime > begin or finished(tmp_path / 'run')['step'] in (0, n_batches)    # or it was just validating
 
 
@@ -92,7 +92,7 @@ def until(condition, seconds):
 
 
 def test_metrics_are_those_of_the_saved_weights(whole, sample):
-    "Batch-norm statistics differ between processes; the best checkpoint still gives the figures of metrics.json, in one and in two."
+    "Batch-norm statistics differ between processes; the best checkpoint still gives the metrics of metrics.json, in one and in two."
     s, metrics = whole
     assert metrics['processes'] == 2
     one = EvaluateSettings(data_dir=str(sample), checkpoint=metrics['best_checkpoint'], num_workers=0, num_processes=1, stride=s.val_stride)
