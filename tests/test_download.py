@@ -1,4 +1,4 @@
-"Downloading from S3: against moto's server in a process of its own, and against a small server that misbehaves on purpose."
+"Downloading from S3: from moto's server in a process of its own, and from a small server that misbehaves on purpose."
 import fcntl, os, re, signal, socket, subprocess, sys, threading, time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,7 +76,7 @@ def files(folder): return sorted(p.name for p in folder.iterdir() if p.name != '
 
 # moto: what S3 really answers
 
-def test_every_fate_in_one_table(s3, tmp_path):
+def test_all_outcomes_in_one_table(s3, tmp_path):
     s3.put_object(Bucket='bucket', Key='a b#1?%.mp4', Body=BIG)
     s3.put_object(Bucket='bucket', Key='small', Body=b'x' * 1000)
     s3.put_object(Bucket='bucket', Key='empty', Body=b'')
@@ -103,28 +103,28 @@ def test_every_fate_in_one_table(s3, tmp_path):
 
 def test_resume_asks_for_the_rest_only(s3, tmp_path):
     s3.put_object(Bucket='bucket', Key='v', Body=BIG)
-    path, asked, told = tmp_path / 'v.mp4', noting(s3), []
+    path, asked, came = tmp_path / 'v.mp4', noting(s3), []
 
     def stop(n):
-        told.append(n)
-        if sum(told) > 8_000_000: raise KeyboardInterrupt
+        came.append(n)
+        if sum(came) > 8_000_000: raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): dl.download_file(s3, 's3://bucket/v', path, stop)
     size = (tmp_path / 'v.mp4.part').stat().st_size
     assert size > 7_000_000 and files(tmp_path) == ['v.mp4.part', 'v.mp4.part.etag']
-    told.clear()
-    assert dl.download_file(s3, 's3://bucket/v', path, told.append) == len(BIG)
-    assert asked == ['', f'bytes={size - STEP}-'] and sum(told) == len(BIG) - (size - STEP)
+    came.clear()
+    assert dl.download_file(s3, 's3://bucket/v', path, came.append) == len(BIG)
+    assert asked == ['', f'bytes={size - STEP}-'] and sum(came) == len(BIG) - (size - STEP)
     assert path.read_bytes() == BIG and files(tmp_path) == ['v.mp4']
 
 
-def test_changed_object_begins_anew(s3, tmp_path):
+def test_changed_object_starts_again(s3, tmp_path):
     s3.put_object(Bucket='bucket', Key='v', Body=BIG[::-1])
-    path, told = tmp_path / 'v.mp4', []
+    path, came = tmp_path / 'v.mp4', []
     part = tmp_path / 'v.mp4.part'
     part.write_bytes(BIG[:8_000_000])
     (tmp_path / 'v.mp4.part.etag').write_text('"0123456789abcdef0123456789abcdef"')
-    assert dl.download_file(s3, 's3://bucket/v', path, told.append) == len(BIG)
-    assert path.read_bytes() == BIG[::-1] and sum(told) == len(BIG) - (8_000_000 - STEP)       # the dropped part is taken back
+    assert dl.download_file(s3, 's3://bucket/v', path, came.append) == len(BIG)
+    assert path.read_bytes() == BIG[::-1] and sum(came) == len(BIG) - (8_000_000 - STEP)       # the dropped part is taken back
 
 
 @pytest.mark.parametrize('etag', [None, '', '\0\0\0\0', '"a"\r\nX-Evil: 1'])
@@ -176,9 +176,9 @@ def test_no_manifest_fetches_ego4ds(s3, tmp_path):
     assert table(s3, tmp_path, [uid], 'clips').status[uid] == 'done' and (clips / 'c1.mp4').read_bytes() == b'clip'
 
 
-# A server that does as it is told
+# A server whose faults are programmed
 
-ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>told so</Message></Error>'
+ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>as programmed</Message></Error>'
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -249,7 +249,7 @@ def test_one_refused_the_rest_goes_on(rogue, tmp_path):
     rogue.behaviour = lambda key, number: dict(status=403, code='AccessDenied') if key == 'b' else {}
     found = table(rogue.client, tmp_path, uids)
     assert found.status.to_dict() == {'a': 'done', 'b': 'failed', 'c': 'done'}
-    assert found.reason['b'] == '403 AccessDenied: told so' and '14 days' in found.advice['b']
+    assert found.reason['b'] == '403 AccessDenied: as programmed' and '14 days' in found.advice['b']
 
 
 def test_all_refused_is_said_once(rogue, tmp_path):
@@ -284,13 +284,13 @@ def test_no_keys_at_all(rogue, tmp_path, monkeypatch):
     assert not rogue.asked
 
 
-def test_cut_connections_are_mended(rogue, tmp_path):
+def test_cut_connections_are_resumed(rogue, tmp_path):
     uids = give(rogue, tmp_path, v=BIG)
     rogue.behaviour = lambda key, number: dict(cut=3_000_000) if number < 3 else {}    # the first request asked for the length
     found = table(rogue.client, tmp_path, uids)
     assert found.status['v'] == 'done' and (tmp_path / 'full_scale/v.mp4').read_bytes() == BIG
     starts = [int(asked[6:-1]) for _, asked in rogue.asked[2:]]
-    assert len(starts) == 2 and all(start > 0 for start in starts)                     # each went on, none began anew
+    assert len(starts) == 2 and all(start > 0 for start in starts)                     # each went on, none started again
 
 
 def test_always_cut_fails_and_keeps_the_part(rogue, tmp_path, monkeypatch):
@@ -499,7 +499,7 @@ def test_odd_manifests(tmp_path, name):
 def test_kinds_of_manifests(tmp_path):
     write_manifest(tmp_path, [('v', 's3://b-v/v')], 'csv/manifest.csv')
     write_manifest(tmp_path, [('c1', 'v', 's3://b-c/c1')], 'v2/clips/manifest.csv', 'exported_clip_uid,parent_video_uid,s3_path')
-    write_manifest(tmp_path, [('c2', 's3://b-c/c2')], 'clips/manifest.csv', 'video_uid,s3_path')          # told by its folder
+    write_manifest(tmp_path, [('c2', 's3://b-c/c2')], 'clips/manifest.csv', 'video_uid,s3_path')          # recognised by its folder
     write_manifest(tmp_path, [('v', 's3://other/v'), ('w', 's3://b-v/w')], 'manifest.csv')
     assert dl.load_manifests(tmp_path, 'clips').uid.tolist() == ['c1', 'c2']
     videos = dl.load_manifests(tmp_path, 'full_scale').set_index('uid')
@@ -536,7 +536,7 @@ def test_profiles(monkeypatch, tmp_path):
     with pytest.raises(PermissionError, match='(gone)'): dl.s3_client()
 
 
-def test_a_stranger_among_the_manifests_is_no_obstacle(tmp_path):
+def test_a_foreign_file_among_the_manifests_is_skipped(tmp_path):
     write_manifest(tmp_path, [('v', 's3://ego/v')])
     (tmp_path / 'manifest.csv').write_text('a list of something else')
     assert dl.load_manifests(tmp_path, 'full_scale').uid.tolist() == ['v']
