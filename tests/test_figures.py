@@ -86,7 +86,7 @@ def test_training_curves():
     assert 'no epoch has a loss' in words(F.training_curves(HISTORY[:0]))
 
 
-def test_precision_recall_has_the_official_area():
+def test_precision_recall_has_the_official_AP_as_area():
     fig = F.precision_recall(P)
     ap = average_precision(P.label, P.score)
     x, y = fig.axes[0].lines[0].get_data()
@@ -114,7 +114,7 @@ def test_confusion_counts():
 
 def test_histogram_of_unlabelled_scores():
     fig = F.score_histogram(P.assign(label=-1))
-    assert 'label not known (320)' in words(fig) and fig.axes[0].get_ylabel() == 'share of the rows'
+    assert 'label not known (320)' in words(fig) and fig.axes[0].get_ylabel() == 'fraction of the rows'
     heights = np.array(fig.axes[0].patches[0].get_xy())[:, 1]
     assert heights.max() <= 1
 
@@ -126,7 +126,7 @@ def test_timeline():
     assert len(small) == 3 and [a.get_title() for a in small] == [f'{s:.2f}' for s in ONE.score.iloc[[3, 20, 70]]]
     lines = [line for line in main.lines if len(line.get_xdata()) > 2]
     assert [len(line.get_xdata()) for line in lines] == [50, 30]                           # broken at the gap
-    assert len(main.patches) == 1 + 2                                                      # the gap and two looks
+    assert len(main.patches) == 1 + 2                                                      # the gap and two segments
     assert 'labelled looking' in words(fig) and 'no face' in words(fig)
     assert small[0].spines['left'].get_edgecolor() == matplotlib.colors.to_rgba(F.LOOKING)
 
@@ -139,7 +139,7 @@ def test_timeline_of_odd_tracks():
     assert len(lines[0].get_xdata()) == 4                                                  # stride 13 is no gap
     with pytest.raises(ValueError, match='one track, got 4'): F.timeline(P)
     with pytest.raises(ValueError, match=r'frames \[999\]'): F.timeline(ONE, {999: IMAGE})
-    with pytest.raises(ValueError, match='stand there twice'): F.timeline(ONE.assign(frame=-1))
+    with pytest.raises(ValueError, match='are repeated'): F.timeline(ONE.assign(frame=-1))
 
 
 @pytest.mark.parametrize('kind, cells', [('right', {(0, 0), (1, 1)}), ('wrong', {(0, 1), (1, 0)}), ('TP', {(1, 1)}),
@@ -238,14 +238,14 @@ def test_around_borders():
     profile = border_profile(P)
     x, y = F.around_borders(profile).axes[0].lines[0].get_data()
     assert y[list(x).index(1)] > y[list(x).index(-1)]
-    assert 'no track has a border of a look' in words(F.around_borders(border_profile(P.assign(label=0))))
+    assert 'no track has a border of a segment' in words(F.around_borders(border_profile(P.assign(label=0))))
 
 
-def test_slices_show_chance_and_intervals():
+def test_slices_show_the_random_baseline_and_intervals():
     fig = F.slices(metrics_by(P, 'track_id'))
     bars = next(line for line in fig.axes[0].lines if line.get_marker() == '|')
     assert bars.get_xdata().tolist() == [0.2] * 4 and fig.axes[0].get_xlim()[0] == 0
-    assert 'chance' not in words(fig) and not [ax for ax in fig.axes if ax.get_ylabel()]
+    assert 'random' not in words(fig) and not [ax for ax in fig.axes if ax.get_ylabel()]
     long = F.slices(metrics_by(P.assign(uid='0d42b229-1360-420d-b048-' + P.track_id), 'uid'))
     assert '0d42b229-136…' in words(long)
 
@@ -274,28 +274,28 @@ def interval_table(value, low, high):
     return pd.DataFrame(dict(value=[value], low=[low], high=[high], note=['']), index=pd.Index(['mAP'], name='metric'))
 
 
-def test_calibration_is_the_share_of_looking_at_each_score():
+def test_calibration_is_the_fraction_of_looking_at_each_score():
     fig = F.calibration(HAND)
     x, y = next(line.get_data() for line in fig.axes[0].lines if line.get_marker() == 'o')
     assert np.allclose(x, [.05, .5, .95]) and np.allclose(y, [.25, .5, .75])
-    assert 'mean error 0.160' in words(fig)                                   # (4 * 0.2 + 2 * 0 + 4 * 0.2) / 10
+    assert 'ECE 0.160' in words(fig)                                   # (4 * 0.2 + 2 * 0 + 4 * 0.2) / 10
     assert [bar.get_height() for bar in fig.axes[1].patches] == [4, 0, 0, 0, 0, 2, 0, 0, 0, 4]
 
 
-def test_roc_area_and_point():
+def test_auroc_and_point():
     fig = F.roc(HAND, 0.5)
-    assert 'area 0.740' in words(fig)                                         # 18.5 of 25 pairs
+    assert 'AUROC 0.740' in words(fig)                                         # 18.5 of 25 pairs
     dot = next(line for line in fig.axes[0].lines if line.get_marker() == 'o')
-    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (.4, .8)               # 2 of 5 false alarms, 4 of 5 found
+    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (.4, .8)               # 2 of 5 false positives, 4 of 5 true positives
 
 
-def test_histogram_shows_the_share_of_each_class():
+def test_histogram_shows_the_fraction_of_each_class():
     fig = F.score_histogram(HAND, bins=10)
-    for patch, colour, shares in zip(fig.axes[0].patches, (F.NOT_LOOKING, F.LOOKING), ([.6, .2, .2], [.2, .2, .6]), strict=True):
+    for patch, colour, fractions in zip(fig.axes[0].patches, (F.NOT_LOOKING, F.LOOKING), ([.6, .2, .2], [.2, .2, .6]), strict=True):
         assert patch.get_edgecolor() == matplotlib.colors.to_rgba(colour)
         corners = patch.get_xy()
         high = [corners[(corners[:, 0] > a - .01) & (corners[:, 0] < a + .11), 1].max() for a in (0, .5, .9)]
-        assert np.allclose(high, shares)
+        assert np.allclose(high, fractions)
 
 
 def test_intervals_and_differences_say_low_then_high():
