@@ -218,7 +218,7 @@ def _usable(path):
 class _InUse(OSError): "Another process is writing this file."
 
 def _lock(file, part):
-    "Keep other processes from writing the same part. (A file system without locks is used without.)"
+    "Keep other processes from writing the same part. (On a file system without locks, nothing does.)"
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e: raise _InUse(f'{part} is being written by another process') from e
     except OSError: return
