@@ -24,13 +24,13 @@ def test_frames_beyond_the_end_are_missing_rows(sample, faces, tmp_path):
     assert len(store.table) == len(late) and store.crop(int(store.missing.argmax())).max() == 0
 
 
-def test_boxes_outside_the_picture_are_black(sample, faces, tmp_path):
+def test_boxes_outside_the_frame_are_black(sample, faces, tmp_path):
     done = prepare_clip(sample, tmp_path, 'train', faces.assign(x1=9000., x2=9100.), PrepareSettings(image_size=32))
     assert done['black'] == len(faces) and not done['missing']
 
 
 def test_a_damaged_packet_loses_its_frames_only(sample, faces, tmp_path):
-    "Zeros in the middle of the picture data: FFmpeg goes on after them, and so do we."
+    "Zeros in the middle of the video data: FFmpeg goes on after them, and so do we."
     import av
     video = sample / 'videos' / f'{faces.clip_uid[0]}.mp4'
     with av.open(str(video)) as container: packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
@@ -86,15 +86,15 @@ def test_unreadable_crops_are_missing(tmp_path):
 
 
 def test_positions_are_times(tmp_path):
-    "25 pictures a second: position p shows what is seen p/30 seconds after the start."
+    "25 frames per second: position p shows what is seen p/30 seconds after the start."
     import av
     with av.open(str(tmp_path / 'slow.mp4'), 'w') as out:
         stream = out.add_stream('libx264', rate=25)
         stream.width = stream.height = 64
         stream.pix_fmt = 'yuv420p'
         for i in range(25):
-            picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * i, np.uint8), format='rgb24')
-            for packet in stream.encode(picture): out.mux(packet)
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * i, np.uint8), format='rgb24')
+            for packet in stream.encode(frame): out.mux(packet)
         for packet in stream.encode(None): out.mux(packet)
     seen = {p: round(image.mean() / 10) for p, image in video_frames(tmp_path / 'slow.mp4', range(40))}
     assert seen[0] == 0 and seen[6] == 5 and seen[12] == 10 and max(seen) in (29, 28)

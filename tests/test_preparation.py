@@ -26,11 +26,11 @@ from lam_nb.data_checks import alignment, write_official_files
 from lam_nb.videos import cut_clip, extract_frames, extract_wave, video_frames
 
 
-def level(picture): return round((float(picture.mean()) - 20) / 10)
+def level(image): return round((float(image.mean()) - 20) / 10)
 
 
 def write_video(path, times, codec='libx264', pixels='yuv420p', size=(64, 64), sound_at=None, options=None, levels=None):
-    "Grey pictures, the k-th of brightness 20 + 10 k, at the given times in seconds; with `sound_at`, sound that begins then."
+    "Grey frames, the k-th of brightness 20 + 10 k, at the given times in seconds; with `sound_at`, sound that begins then."
     import av
     tick = Fraction(1, 3000)
     with av.open(str(path), 'w') as out:
@@ -65,7 +65,7 @@ def test_codecs_and_pixel_formats(tmp_path, codec, pixels, suffix):
     quiet = dict(options={'x265-params': 'log-level=none'}) if codec == 'libx265' else {}
     try: video = write_video(tmp_path / f'v.{suffix}', THIRTIETHS, codec, pixels, **quiet)
     except av.FFmpegError as e: pytest.skip(f'this PyAV cannot write {codec} {pixels}: {e}')
-    assert {p: level(picture) for p, picture in video_frames(video, range(20))} == {k: k for k in range(12)}
+    assert {p: level(image) for p, image in video_frames(video, range(20))} == {k: k for k in range(12)}
 
 
 @pytest.mark.parametrize('times, seen', [
@@ -73,21 +73,21 @@ def test_codecs_and_pixel_formats(tmp_path, codec, pixels, suffix):
     ([k / 60 for k in range(8)], [0, 2, 4, 6, 7]),                                    # 60 a second: of two the later one
     ([0, 1 / 30, 4 / 30, 5 / 30], [0, 1, 1, 1, 2, 3]),                                # lost frames
     ([0, 1 / 30, 1 / 30 + .002, 2 / 30], [0, 2, 3]),                                  # a doubled frame
-    ([t + .5 for t in THIRTIETHS[:4]], [0, 1, 2, 3])])                                # a late start counts from the first picture
+    ([t + .5 for t in THIRTIETHS[:4]], [0, 1, 2, 3])])                                # a late start counts from the first frame
 def test_time_decides(tmp_path, times, seen):
     video = write_video(tmp_path / 'v.mp4', times, options=dict(bf='0'))
-    assert [level(picture) for _, picture in video_frames(video, range(30))] == seen
+    assert [level(image) for _, image in video_frames(video, range(30))] == seen
 
 
 def test_a_file_whose_sound_begins_first(tmp_path):
-    "As ffmpeg's extraction has it: the time before the first picture shows the first picture (checked with ffmpeg 5.1)."
+    "As ffmpeg's extraction has it: the time before the first frame shows the first frame (checked with ffmpeg 5.1)."
     video = write_video(tmp_path / 'v.mp4', [t + .032 for t in THIRTIETHS], sound_at=0, options=dict(bf='0'))
-    shown = {zero: [level(picture) for _, picture in video_frames(video, range(5), zero)] for zero in ('file', 'video')}
+    shown = {zero: [level(image) for _, image in video_frames(video, range(5), zero)] for zero in ('file', 'video')}
     assert shown == dict(file=[0, 0, 1, 2, 3], video=[0, 1, 2, 3, 4])
 
 
 @pytest.mark.parametrize('turn', [90, 180, 270])
-def test_turned_pictures_are_upright(tmp_path, turn):
+def test_turned_frames_are_upright(tmp_path, turn):
     "The display matrix of an MP4, written by hand into its track header."
     video = write_video(tmp_path / 'v.mp4', THIRTIETHS[:2], size=(64, 32))
     data = bytearray(video.read_bytes())
@@ -102,12 +102,12 @@ def test_turned_pictures_are_upright(tmp_path, turn):
 @pytest.mark.parametrize('size', [(66, 50), (65, 49)])
 def test_odd_sizes(tmp_path, size):
     video = write_video(tmp_path / 'v.mp4', THIRTIETHS[:3], pixels='yuv444p', size=size)
-    assert [picture.shape[:2] for _, picture in video_frames(video, range(3))] == [size[::-1]] * 3
+    assert [image.shape[:2] for _, image in video_frames(video, range(3))] == [size[::-1]] * 3
 
 
 @pytest.fixture(scope='module')
 def long_video(tmp_path_factory):
-    "Forty seconds with a key frame every two, whose pictures change every third of a second."
+    "Forty seconds with a key frame every two, whose frames change every third of a second."
     import av
     path = tmp_path_factory.mktemp('long') / 'long.mp4'
     with av.open(str(path), 'w') as out:
@@ -120,7 +120,7 @@ def long_video(tmp_path_factory):
     return path
 
 
-def test_seeking_gives_the_same_pictures(long_video):
+def test_seeking_gives_the_same_frames(long_video):
     whole = dict(video_frames(long_video, range(1200)))
     for first in (149, 151, 600, 619, 1190):
         assert np.array_equal(next(video_frames(long_video, [first]))[1], whole[first]), first
@@ -379,13 +379,13 @@ def test_kill_9_at_random_points(sample, tmp_path, spawn):
     begin = time.monotonic()
     process = spawn(tmp_path / 'data', tmp_path / 'whole', table)
     process.join()
-    took, whole, chance = time.monotonic() - begin, stores(tmp_path / 'whole'), random.Random(seed)
+    took, whole, rng = time.monotonic() - begin, stores(tmp_path / 'whole'), random.Random(seed)
     assert process.exitcode == 0 and len(whole) == 6
     kills, landed = 0, set()
     while kills < 20:
         folder = tmp_path / f'faces-{kills}'
         process = spawn(tmp_path / 'data', folder, table)
-        process.join(chance.uniform(0, took))
+        process.join(rng.uniform(0, took))
         if process.exitcode is not None: shutil.rmtree(folder)
         if process.exitcode is not None: continue                # it was faster; another try
         os.kill(process.pid, signal.SIGKILL)
@@ -397,7 +397,7 @@ def test_kill_9_at_random_points(sample, tmp_path, spawn):
         run_in_this_process = prepare_faces({'train': table}, tmp_path / 'data', folder, PrepareSettings(image_size=32, workers=1))
         assert run_in_this_process.status.value_counts().get('kept', 0) == len(there), f'seed {seed}'
         assert stores(folder) == whole and all((folder / n).stat().st_mtime_ns == t for n, t in there.items()), f'seed {seed}'
-    assert len(landed) > 2, f'seed {seed}: all kills fell at the same place: {landed}'
+    assert len(landed) > 2, f'seed {seed}: all kills fell at the same point: {landed}'
 
 
 def test_four_shards_at_once_on_one_folder(sample, tmp_path, spawn):
@@ -511,7 +511,7 @@ def test_a_video_that_others_need_stays(long_video, tmp_path):
 # ---- what a review found -----------------------------------------------------------------------------------------------
 
 def test_streams_without_time_stamps_are_counted(tmp_path):
-    "A raw H.264 stream: a request that does not begin at 0 gets the pictures it asks for."
+    "A raw H.264 stream: a request that does not begin at 0 gets the frames it asks for."
     import av
     video = write_video(tmp_path / 'v.mp4', THIRTIETHS, options=dict(bf='0'))
     with av.open(str(video)) as source, av.open(str(tmp_path / 'v.h264'), 'w', format='h264') as out:
@@ -573,7 +573,7 @@ def test_an_offset_means_the_same_for_a_recording_and_the_clip_cut_from_it(tmp_p
             assert done.status.tolist() == ['made']
             found.append(shown(tmp_path / name / 'faces')[:-5, 1])                   # the last ones lie beyond the clip
     assert len(found) == 3 and all(np.abs(found[0] - other).max() < .05 for other in found)
-    assert all(np.abs(found[0][1:] - other[:-1]).mean() > .1 for other in found)        # one picture later would be noticed
+    assert all(np.abs(found[0][1:] - other[:-1]).mean() > .1 for other in found)        # one frame later would be noticed
 
 
 def test_a_store_of_another_offset_is_not_kept_when_the_video_is_gone(tmp_path, long_video):

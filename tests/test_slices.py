@@ -1,4 +1,4 @@
-"Facts about rows: measured on the right pictures, counted in the right groups."
+"Properties of rows: measured on the right crops, counted in the right groups."
 import cv2
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ def predictions(sample):
     return rows.assign(score=np.clip(0.5 * rows.label + 0.6 * np.random.default_rng(0).random(len(rows)) - 0.05, 0, 1))
 
 
-def test_pictures_are_those_of_the_rows(sample, predictions):
+def test_crops_are_those_of_the_rows(sample, predictions):
     rows = predictions.sample(20, random_state=0)
     facts = crop_statistics(sample / 'faces', rows)
     for strip, brightness in zip(window_strips(sample / 'faces', rows, 64), facts.brightness):
@@ -51,7 +51,7 @@ def test_what_is_not_known_is_left_out(predictions):
     assert 'border' not in one and one['clip'].AP_looking.isna().all() and (one['clip'].n_rows > 0).all()
 
 
-def test_persons_of_clips_that_begin_alike_are_told_apart(predictions):
+def test_persons_of_clips_that_begin_alike_are_distinguished(predictions):
     rows = predictions.assign(clip_uid='0d42b229-' + predictions.clip_uid, person_id='1')
     assert row_properties(rows).person.nunique() == rows.clip_uid.nunique()
 
@@ -100,12 +100,12 @@ def test_sharpness_is_the_variance_of_the_laplacian(sample, predictions):
         assert np.isclose(sharpness, laplacian.var())
 
 
-def test_two_crops_of_one_frame_are_told_apart(tmp_path):
+def test_two_crops_of_one_frame_are_distinguished(tmp_path):
     levels = [10, 80, 200, 30]
     faces = pd.DataFrame(dict(clip_uid='v', track_id='t', person_id='', frame=[1, 2, 2, 3], x1=np.nan, y1=np.nan, x2=np.nan, y2=np.nan,
                               label=np.int8(-1), interpolated=False, unique_id=list('abcd')))
-    pictures = (([i], encode_face(np.full((32, 32, 3), level, np.uint8), 'png')) for i, level in enumerate(levels))
-    write_store(tmp_path / 'v.arrow', faces, pictures, dict(image_size=32))
+    images = (([i], encode_face(np.full((32, 32, 3), level, np.uint8), 'png')) for i, level in enumerate(levels))
+    write_store(tmp_path / 'v.arrow', faces, images, dict(image_size=32))
     rows = faces.sample(frac=1, random_state=3)
     shown = [strip[3].mean() for strip in window_strips(tmp_path, rows, 32)]
     assert shown == [levels[i] for i in rows.index] == crop_statistics(tmp_path, rows).brightness.tolist()
