@@ -18,10 +18,9 @@ import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
-from lam_nb.faces import ClipFaces, challenge_faces, note_unavailable, store_path
+from lam_nb.faces import ClipFaces, challenge_faces, challenge_root, note_unavailable, store_path, unpack_crops
 from lam_nb.preparation import (
-    PrepareSettings, challenge_root, clip_origins, find_source, prepare_clip, prepare_faces, unpack_crops,
-    share_clips, write_for_others)
+    PrepareSettings, clip_origins, find_source, prepare_clip, prepare_faces, share_clips, write_for_others)
 from lam_nb.data_checks import alignment, write_official_files
 from lam_nb.videos import cut_clip, extract_frames, extract_wave, video_frames
 
