@@ -1,4 +1,4 @@
-"""The faces table against the official code's own rows, against a slow second implementation, and on broken data of every kind."""
+"""The faces table compared with the official code's own rows and with a slow second implementation, and on broken data of every kind."""
 
 import csv, json, math, time
 from pathlib import Path
@@ -19,6 +19,7 @@ from lam_nb.annotations import (
     load_faces,
     load_segments,
     sample_rows,
+    social_segments,
     split_clips,
     track_boxes,
 )
@@ -42,7 +43,7 @@ def box(frame, x=10.0, y=20.0, w=30.0, h=40.0):
     return dict(frame=frame, x=x, y=y, width=w, height=h)
 
 
-def looks(person, start, end, **more):
+def looking_at(person, start, end, **more):
     return dict(person=person, start_frame=start, end_frame=end, is_at_me=False, target=None, **more)
 
 
@@ -190,13 +191,13 @@ def test_unknown_and_empty_looking_lists_differ():
 
 @pytest.mark.parametrize('one, other', [("'1'", '1'), ('1', '"1"'), (' 1 ', "' 1'"), (1, '1')])
 def test_ids_with_quotes_and_spaces_are_the_same_person(one, other):
-    faces, _ = clip_faces(clip({one: {'t': [box(3)]}}, [looks(other, 3, 3)]))
+    faces, _ = clip_faces(clip({one: {'t': [box(3)]}}, [looking_at(other, 3, 3)]))
     assert faces.label.tolist() == [1] and faces.person_id.tolist() == ['1']
 
 
 @pytest.mark.parametrize('empty', ['', "''", ' ', None])
 def test_boxes_of_nobody_are_dropped_and_counted(empty):
-    faces, skipped = clip_faces(clip({empty: {'t': [box(3)]}}, [looks('1', 3, 3)]))
+    faces, skipped = clip_faces(clip({empty: {'t': [box(3)]}}, [looking_at('1', 3, 3)]))
     assert len(faces) == 0 and faces.dtypes.astype(str)['frame'] == 'int64' and reasons(skipped) == {'empty person_id': 1}
 
 
@@ -247,6 +248,25 @@ def test_max_gap_leaves_long_gaps_open():
             clip_faces(one, max_gap=bad)
 
 
+def test_both_kinds_of_segments_follow_the_same_rules():
+    talk = [looking_at("'1'", 3, 5) | dict(target='2'), looking_at('2', 1, 9), looking_at(None, 1, 9), looking_at('1', 9, 3), 'x']
+    one = clip({}, talk, social_segments_talking=talk)
+    tables, skipped = zip(*(social_segments(one, kind) for kind in ('looking', 'talking')))
+    assert tables[1].drop(columns='target').equals(tables[0]) and tables[1].target.tolist() == ['2', '']
+    reworded = [dict(row, reason=row['reason'].replace('looking', 'talking')) for row in skipped[0]]
+    assert skipped[1] == reworded and len(reworded) == 3
+    assert social_segments(dict(one, social_segments_talking=[]), 'talking')[0].dtypes.equals(tables[1].dtypes)
+    table, skipped = social_segments(clip({}), 'talking')
+    assert table is None and reasons(skipped) == {'social_segments_talking is null: labels unknown': 1}
+
+
+def test_only_talking_segments_need_a_usable_target():
+    bad = [looking_at('1', 3, 5) | dict(target=[2])]
+    one = clip({}, bad, social_segments_talking=bad)
+    assert len(social_segments(one)[0]) == 1 and len(social_segments(one, 'talking')[0]) == 0
+    assert reasons(social_segments(one, 'talking')[1]) == {'talking segment with list for a person id': 1}
+
+
 # ---- what nobody promised
 
 BROKEN = {
@@ -273,8 +293,8 @@ BROKEN = {
 @pytest.mark.filterwarnings('error')
 def test_a_broken_box_costs_itself_only_and_is_counted(reason):
     good = [box(3), box(5)]
-    faces, skipped = clip_faces(clip({'1': {'t': [good[0], BROKEN[reason], good[1], BROKEN[reason]]}}, [looks('1', 4, 5)]))
-    whole, _ = clip_faces(clip({'1': {'t': good}}, [looks('1', 4, 5)]))
+    faces, skipped = clip_faces(clip({'1': {'t': [good[0], BROKEN[reason], good[1], BROKEN[reason]]}}, [looking_at('1', 4, 5)]))
+    whole, _ = clip_faces(clip({'1': {'t': good}}, [looking_at('1', 4, 5)]))
     pd.testing.assert_frame_equal(faces, whole)
     assert [(reason in s['reason'], s['clip_uid'], s['track_id'], s['count']) for s in skipped] == [(True, 'clip', 't', 2)]
 
@@ -285,13 +305,13 @@ def test_a_broken_box_costs_itself_only_and_is_counted(reason):
         ('x', 'looking segment is str'),
         (dict(start_frame=1, end_frame=2), "without key 'person'"),
         (dict(person='1', start_frame=1), "without key 'end_frame'"),
-        (looks('1', None, 5), "'start_frame' is no frame"),
-        (looks('1', 1, math.nan), "'end_frame' is no frame"),
-        (looks('1', '1', 5), "'start_frame' is no frame"),
-        (looks('1', 1, 10**400), "'end_frame' is no frame"),
-        (looks('1', 9, 3), 'ends before it starts'),
-        (looks(None, 1, 9), 'without a person'),
-        (looks(['1'], 1, 9), 'list for a person id'),
+        (looking_at('1', None, 5), "'start_frame' is no frame"),
+        (looking_at('1', 1, math.nan), "'end_frame' is no frame"),
+        (looking_at('1', '1', 5), "'start_frame' is no frame"),
+        (looking_at('1', 1, 10**400), "'end_frame' is no frame"),
+        (looking_at('1', 9, 3), 'ends before it starts'),
+        (looking_at(None, 1, 9), 'without a person'),
+        (looking_at(['1'], 1, 9), 'list for a person id'),
     ],
 )
 def test_a_broken_segment_is_counted(segment, reason):
@@ -382,7 +402,7 @@ def test_annotations_are_found_where_people_have_them(tmp_path, folder):
 
 
 def test_a_list_is_honoured_and_else_made(tmp_path):
-    clips = [clip({'1': {'t': [box(3)]}}, looking, uid) for uid, looking in (('b', []), ('a', [looks('1', 3, 3)]), ('c', None))]
+    clips = [clip({'1': {'t': [box(3)]}}, looking, uid) for uid, looking in (('b', []), ('a', [looking_at('1', 3, 3)]), ('c', None))]
     write(tmp_path, clips=clips + clips[:1])
     write(tmp_path, 'test', clips=[dict(clip_uid='z', persons=[], social_segments_looking=None)])
     assert split_clips(tmp_path, 'train') == ['b', 'a'] and split_clips(tmp_path, 'test') == ['z']
@@ -429,13 +449,13 @@ def test_empty_and_full_tables_have_the_same_types():
 def test_the_audit_counts(tmp_path):
     tracks = {'1': {'t': [box(f) for f in (1, 3, 20, 200)], 'u': [box(300)]}, '2': {'s': [box(f) for f in range(1, 9)]}}
     looking = [
-        looks('1', 1, 30),
-        looks('1', 15, 25) | dict(is_at_me=True),
-        looks('2', 50, 60),
-        looks('8', 1, 5),
-        looks(None, 1, 5),
-        looks('0', 1, 9),
-        looks('1', 300, 300),
+        looking_at('1', 1, 30),
+        looking_at('1', 15, 25) | dict(is_at_me=True),
+        looking_at('2', 50, 60),
+        looking_at('8', 1, 5),
+        looking_at(None, 1, 5),
+        looking_at('0', 1, 9),
+        looking_at('1', 300, 300),
     ]
     write(tmp_path, clips=[clip(tracks, looking)])
     faces, _ = load_faces(tmp_path, 'train')
@@ -469,7 +489,7 @@ def test_gaps_of_neighbouring_tracks_are_kept_apart():
 def test_a_real_sized_clip_takes_a_fraction_of_a_second():
     one = clip(
         {str(p): {f't{p}': [box(f, x=f / 7) for f in range(9000) if f % 50]} for p in (1, 2, 3)},
-        [looks('1', i, i + 20) for i in range(0, 9000, 100)],
+        [looking_at('1', i, i + 20) for i in range(0, 9000, 100)],
     )
     seconds = []
     for _ in range(3):
