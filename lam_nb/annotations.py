@@ -395,8 +395,9 @@ def load_faces(
     path, annotations, listed, wanted = _read_split(data_dir, split, clips)
     known = clips_of(annotations)
     if listed and not any(uid in known for uid in listed):
-        raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}: '
-                         'list and annotations do not belong together. Replace one, or delete the list.')
+        raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in '
+                         f'{path}: list and annotations do not belong together. '
+                         'Replace one of them, or delete the list.')
     parts = [clip_faces(known[uid], max_gap, labels) for uid in wanted if uid in known]
     tables = [faces for faces, _ in parts if len(faces)] or [_faces_frame('', [])]
     skipped = _clip_skips(split, annotations, wanted) + [row for _, rows in parts for row in rows]
