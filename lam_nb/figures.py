@@ -35,7 +35,8 @@ STYLE = {
     'xtick.color': GREY, 'ytick.color': GREY, 'xtick.labelcolor': DARK, 'ytick.labelcolor': DARK,
     'axes.linewidth': 0.6, 'xtick.major.width': 0.6, 'ytick.major.width': 0.6, 'lines.linewidth': 1.4,
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
-    'figure.facecolor': 'white', 'axes.facecolor': 'white', 'savefig.facecolor': 'white', 'figure.constrained_layout.use': True,
+    'figure.facecolor': 'white', 'axes.facecolor': 'white', 'savefig.facecolor': 'white',
+    'figure.constrained_layout.use': True,
     'figure.dpi': 110, 'svg.fonttype': 'none', 'pdf.fonttype': 42,   # text in SVG files stays text
     'text.parse_math': False}                                        # names of runs are no formulas
 
@@ -507,7 +508,7 @@ def _dots(ax, names, values, low, high, notes):
         if np.isfinite([a, b]).all(): ax.plot([a, b], [i, i], color=DARK, linewidth=1)
         if np.isfinite(v): ax.plot(v, i, 'o', color=DARK, markersize=4)
         else: ax.text(0.5, i, 'not defined', transform=ax.get_yaxis_transform(), **centred)
-        _line_note(ax, i, notes[i], 4, color=GREY)
+        _line_note(ax, i, notes[i], 6, color=GREY)
     known = np.r_[values, low]
     least = np.nanmin(known) if np.isfinite(known).any() else 0
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6),

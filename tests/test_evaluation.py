@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.evaluation import (
-    _draws, _weighted_ap, average_precision, bootstrap_by_clip, check_submission, compare_by_clip, lam_metrics,
+    _draws, _weighted_ap, average_precision, binary_metrics, bootstrap_by_clip, check_submission, compare_by_clip, lam_metrics,
     make_submission, metrics_by, read_official, read_submission, resample_clips, tie_range, add_labels,
     write_official, write_submission)
 from lam_nb.decisions import (
@@ -73,6 +73,19 @@ def test_metrics_equal_the_definition(rows):
     assert (tp + fn, tn + fp) == (sum(labels), len(labels) - sum(labels))
     assert tp == sum(y for y, s in rows if s >= 0.5) and abs(m['accuracy'] - (tp + tn) / len(rows)) < 1e-15
     json.dumps(m, allow_nan=False)
+
+
+@given(rows, st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_another_task_has_the_same_metrics_under_its_own_names(rows, threshold):
+    labels, scores = zip(*rows)
+    own, official = binary_metrics(labels, scores, ('no', 'yes'), threshold), lam_metrics(table(labels, scores), threshold)
+    rename = dict(AP_yes='AP_looking', AP_no='AP_not_looking', sklearn_AP_yes='sklearn_AP_looking')
+    renamed = {rename.get(k, k): v for k, v in own.items()}
+    assert renamed | dict(notes=0) == {k: v for k, v in official.items() if k != 'n_clips'} | dict(notes=0)
+    assert len(own['notes']) == len(official['notes']) and not [n for n in own['notes'] if 'looking' in n]
+    assert list(official) == ['mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'confusion', 'threshold', 'n_rows', 'n_positive',
+                              'n_clips', 'sklearn_AP_looking', 'notes']
 
 
 @given(rows, st.randoms())

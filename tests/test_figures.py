@@ -260,6 +260,12 @@ def test_gallery_with_timelines():
     assert 'no such row' in words(F.gallery([], [], rows=rows[:0], predictions=P))
 
 
+def test_nothing_is_left_open_after_an_error():
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match=r'frames \[999\]'): F.timeline(ONE, {999: IMAGE})
+    assert plt.get_fignums() == before
+
+
 def test_figures_have_their_own_ground():
     "In a dark notebook the labels must not be black on black."
     for fig in (F.precision_recall(P), F.slices(metrics_by(P, 'track_id')), F.gallery([], [])): assert fig.get_facecolor() == (1, 1, 1, 1)
