@@ -1,6 +1,6 @@
-"""A made-up data set of hard cases in the official layout: frames that are missing, boxes that leave the picture, black crops.
+"""A made-up data set of hard cases in the official layout: frames that are missing, boxes that leave the frame, black crops.
 
-Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader tells by its
+Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader recognises by its
 first bytes: so the pixels do not depend on a JPEG decoder. Run by the tests, and by tests/reference/make_window_reference.py beside the
 official code.
 """
@@ -15,7 +15,7 @@ WIDTH, HEIGHT, FRAMES = 160, 120, 40
 MISSING = (12, 13, 25, 38, 39, 40)          # numbers of the image files that do not exist: two in the middle, one alone, the tail
 
 
-def picture(rng: np.random.Generator) -> np.ndarray:
+def coloured_frame(rng: np.random.Generator) -> np.ndarray:
     "(120, 160, 3) uint8 of coloured blotches with a black rectangle at x 0..50, y 60..110."
     image = cv2.resize(rng.integers(1, 256, (15, 20, 3), np.uint8), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     image[60:110, :50] = 0
@@ -49,8 +49,8 @@ def annotation(clip_uid: str) -> dict:
     person = dict(person_id='1', camera_wearer=False, tracking_paths=tracks, voice_segments=[])
     wearer = dict(person_id='0', camera_wearer=True, tracking_paths=[], voice_segments=[])
     look = lambda start, end: dict(start_frame=start, end_frame=end, person='1', target=None, is_at_me=False)
-    looks = [look(4, 9), look(20, 21)]
-    return dict(clip_uid=clip_uid, video_uid='hard-video', valid=True, persons=[wearer, person], social_segments_looking=looks)
+    segments = [look(4, 9), look(20, 21)]
+    return dict(clip_uid=clip_uid, video_uid='hard-video', valid=True, persons=[wearer, person], social_segments_looking=segments)
 
 
 def make_hard_cases(root: Path) -> Path:
@@ -64,6 +64,6 @@ def make_hard_cases(root: Path) -> Path:
         folder, rng = root / 'video_imgs' / clip, np.random.default_rng(number)
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(1, FRAMES + 1):
-            image = picture(rng)
+            image = coloured_frame(rng)
             if i not in MISSING or number: (folder / f'img_{i:05d}.jpg').write_bytes(cv2.imencode('.png', image)[1].tobytes())
     return root

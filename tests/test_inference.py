@@ -120,7 +120,7 @@ def test_bf16_is_near_and_the_model_stays(tmp_path):
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
 
 
-def test_a_trunk_of_another_kind_is_left_as_it_is(tmp_path):
+def test_a_backbone_of_another_kind_is_left_as_it_is(tmp_path):
     class Other(BaselineLSTM):
         def __init__(self):
             super().__init__()
@@ -146,14 +146,14 @@ def test_processes_give_the_rows_of_one(tmp_path):
 
 KILLED = '''
 import sys, time
-from lam_nb import inference
+from lam_nb import inference, scoring
 real = inference._keep
 def slowly(*args):
     real(*args)
     print('kept', flush=True)
     time.sleep(.2)
 inference._keep = slowly
-inference.predict_split(inference.EvaluateSettings.model_validate_json(sys.argv[1]))
+scoring.predict_split(scoring.EvaluateSettings.model_validate_json(sys.argv[1]))
 '''
 
 
@@ -325,7 +325,7 @@ def test_rows_that_do_not_match_are_no_ensemble(tmp_path):
 
 @pytest.mark.parametrize('origin', ['Gaze360', 'ImageNet'])
 def test_weights_that_were_not_trained_for_this_are_refused(tmp_path, origin):
-    "Their last layers are missing: scores would come from chance numbers."
+    "Their last layers are missing: scores would come from newly initialised weights."
     state = GazeLSTM().state_dict()
     if origin == 'Gaze360':
         state = {f'module.{k}': v for k, v in state.items() if not k.startswith('last_layer')}
@@ -353,8 +353,17 @@ def test_a_number_from_a_file_must_be_one(tmp_path, value):
 def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path):
     class Other(BaselineLSTM): pass
     save_checkpoint(tmp_path / 'other.pt', Other(), image_size=32)
-    with pytest.raises(ValueError, match="of a model 'Other', which is not known here; known are BaselineLSTM"):
+    with pytest.raises(ValueError, match="of a model '.*Other', which is not known here; known are BaselineLSTM"):
         load_model(tmp_path / 'other.pt')
+
+
+def test_names_of_checkpoint_and_model_must_agree(tmp_path):
+    "Also where the layers would fit; a checkpoint without a name is what the caller says."
+    path = save_checkpoint(tmp_path / 'a.pt', BaselineLSTM(), image_size=32)
+    with pytest.raises(ValueError, match="is of the model 'BaselineLSTM', but model='GazeLSTM' was given"): load_model(path, 'GazeLSTM')
+    torch.save(BaselineLSTM().state_dict(), tmp_path / 'bare.pt')
+    model, size, _ = load_model(tmp_path / 'bare.pt', 'GazeLSTM')
+    assert isinstance(model, GazeLSTM) and size == 224 and isinstance(load_model(path, 'BaselineLSTM')[0], BaselineLSTM)
 
 
 @pytest.mark.parametrize('change', [dict(labels='is_at_me'), dict(max_gap=15), dict(quality=50), dict(image_size=48), dict(frame_offset=1)])
@@ -363,8 +372,8 @@ def test_stores_made_with_other_settings_are_not_mixed(tmp_path, change):
     toy_stores(tmp_path, [20, 20])
     for uid, made in (('clip-0', about), ('clip-1', about | change)):
         store = ClipFaces(store_path(tmp_path, uid))
-        pictures = [([i], bytes(store.image(i))) for i in range(len(store.table)) if store.image(i) is not None]
-        write_store(tmp_path / f'{uid}.arrow', store.table, pictures, made)
+        images = [([i], bytes(store.image(i))) for i in range(len(store.table)) if store.image(i) is not None]
+        write_store(tmp_path / f'{uid}.arrow', store.table, images, made)
     for use in (lambda: predict(lively_model(), tmp_path, ['clip-0', 'clip-1']), lambda: FaceWindows(tmp_path, ['clip-0', 'clip-1'])):
         with pytest.raises(ValueError, match=f'made with different settings, {next(iter(change))}: '): use()
 

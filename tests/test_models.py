@@ -47,7 +47,7 @@ def built():
 
 
 @pytest.fixture()
-def fresh(built):
+def gaze(built):
     "A GazeLSTM with its first weights."
     made, first = built
     made.load_state_dict(first)
@@ -62,7 +62,7 @@ def same(a, b, keys=None):
 # ---- equal to the official models
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', ['BaselineLSTM', 'GazeLSTM'])
 def test_keys_and_shapes_are_the_official_ones(name):
     own = {k: list(v.shape) for k, v in MODELS[name]().state_dict().items()}
     assert own == REFERENCE['keys'] and list(own) == list(REFERENCE['keys'])
@@ -165,55 +165,55 @@ ORIGINS = {
     'official DDP': lambda s: {'epoch': 3, 'state_dict': wrapped(s), 'mAP': np.float64(0.5)},
     'compiled': lambda s: {'state_dict': wrapped(s, '_orig_mod.')},
     'DDP of compiled': lambda s: {'state_dict': wrapped(s, 'module._orig_mod.')},
-    'compiled trunk': lambda s: {'state_dict': {k.replace('base_model.', 'base_model._orig_mod.'): v for k, v in s.items()}},
+    'compiled backbone': lambda s: {'state_dict': {k.replace('base_model.', 'base_model._orig_mod.'): v for k, v in s.items()}},
     'half precision': lambda s: {'state_dict': {k: v.half() if v.is_floating_point() else v for k, v in s.items()}},
     'no counters': lambda s: {'state_dict': {k: v for k, v in s.items() if not k.endswith('num_batches_tracked')}},
 }
 
 
 @pytest.mark.parametrize('origin', ORIGINS)
-def test_our_own_and_official_checkpoints_load(origin, state, fresh, tmp_path):
+def test_our_own_and_official_checkpoints_load(origin, state, gaze, tmp_path):
     torch.save(ORIGINS[origin](state), tmp_path / 'a.pth')
-    report = load_weights(fresh, tmp_path / 'a.pth')
+    report = load_weights(gaze, tmp_path / 'a.pth')
     close = 'half' in origin
-    assert all(torch.allclose(v, state[k], atol=0.02) if close else torch.equal(v, state[k]) for k, v in fresh.state_dict().items())
+    assert all(torch.allclose(v, state[k], atol=0.02) if close else torch.equal(v, state[k]) for k, v in gaze.state_dict().items())
     assert report.origin == 'Looking-at-me' and not report.dropped and all(k.endswith('num_batches_tracked') for k in report.initialised)
     assert 'Looking-at-me weights' in repr(report) and str(tmp_path / 'a.pth') in str(report)
 
 
 @pytest.mark.parametrize('legacy', [False, True])
-def test_gaze360_is_told_by_its_keys_not_by_its_name(state, fresh, tmp_path, legacy):
-    before = {k: v.clone() for k, v in fresh.state_dict().items()}
-    gaze = {k: v for k, v in state.items() if not k.startswith('last_layer')} | {
+def test_gaze360_is_recognised_by_its_keys_not_by_its_name(state, gaze, tmp_path, legacy):
+    before = {k: v.clone() for k, v in gaze.state_dict().items()}
+    content = {k: v for k, v in state.items() if not k.startswith('last_layer')} | {
         'last_layer.weight': torch.ones(3, 512),
         'last_layer.bias': torch.ones(3),
     }
     torch.save(
-        {'epoch': 9, 'arch': 'x', 'best_prec1': np.float32(10.5), 'state_dict': wrapped(gaze)},
+        {'epoch': 9, 'arch': 'x', 'best_prec1': np.float32(10.5), 'state_dict': wrapped(content)},
         tmp_path / 'model.bin',
         _use_new_zipfile_serialization=not legacy,
     )
-    report = load_weights(fresh, tmp_path / 'model.bin')
-    after, head = fresh.state_dict(), ['last_layer1.weight', 'last_layer1.bias', 'last_layer2.weight', 'last_layer2.bias']
+    report = load_weights(gaze, tmp_path / 'model.bin')
+    after, head = gaze.state_dict(), ['last_layer1.weight', 'last_layer1.bias', 'last_layer2.weight', 'last_layer2.bias']
     assert report.origin == 'Gaze360' and report.dropped == ['last_layer.weight', 'last_layer.bias'] and report.initialised == head
     assert same(after, state, report.loaded) and same(after, before, head) and len(report.loaded) == 140
     torch.save({'state_dict': state}, tmp_path / 'gaze360_ours.pth')  # the name means nothing here
-    assert load_weights(fresh, tmp_path / 'gaze360_ours.pth').origin == 'Looking-at-me'
+    assert load_weights(gaze, tmp_path / 'gaze360_ours.pth').origin == 'Looking-at-me'
 
 
-def test_imagenet_fills_the_trunk_only(fresh, tmp_path):
+def test_imagenet_fills_the_backbone_only(gaze, tmp_path):
     torch.manual_seed(2)
     net = resnet18(weights=None)
-    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    before = {k: v.clone() for k, v in gaze.state_dict().items()}
     torch.save(net.state_dict(), tmp_path / 'resnet.pth')
     for load in (load_imagenet, load_weights):
-        report = load(fresh, tmp_path / 'resnet.pth')
-        after = fresh.state_dict()
+        report = load(gaze, tmp_path / 'resnet.pth')
+        after = gaze.state_dict()
         assert all(torch.equal(v, after[f'base_model.{k}']) for k, v in net.state_dict().items() if not k.startswith('fc.'))
         assert same(after, before, report.initialised) and len(report.loaded) == 120 and report.dropped == ['fc.weight', 'fc.bias']
 
 
-def test_imagenet_without_a_network_says_what_to_do(fresh, tmp_path, monkeypatch):
+def test_imagenet_without_a_network_says_what_to_do(gaze, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
 
     def unreachable(*args, **kwargs):
@@ -221,17 +221,17 @@ def test_imagenet_without_a_network_says_what_to_do(fresh, tmp_path, monkeypatch
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
     with pytest.raises(RuntimeError, match='no route to host.*give its path: https://'):
-        load_imagenet(fresh)
+        load_imagenet(gaze)
     cached = tmp_path / 'checkpoints' / models._IMAGENET.rpartition('/')[2]
     cached.write_bytes(b'half a file')
     with pytest.raises(ValueError, match='is damaged.*Delete it'):
-        load_imagenet(fresh)
+        load_imagenet(gaze)
 
 
-def test_imagenet_refuses_other_weights(fresh, state, tmp_path):
+def test_imagenet_refuses_other_weights(gaze, state, tmp_path):
     torch.save(state, tmp_path / 'lam.pth')
     with pytest.raises(ValueError, match='holds Looking-at-me weights'):
-        load_imagenet(fresh, tmp_path / 'lam.pth')
+        load_imagenet(gaze, tmp_path / 'lam.pth')
 
 
 @pytest.mark.parametrize('value', [np.float64(0.25), np.float32(0.25), np.int64(3), np.bool_(True), np.uint8(7)])
@@ -315,9 +315,9 @@ def test_files_that_are_no_checkpoint_are_refused(content, tmp_path):
     )  # PyTorch's advice is to switch the protection off
 
 
-def test_paths_that_are_no_file_are_refused(tmp_path, fresh):
-    assert 'No checkpoint at' in refusal(tmp_path / 'nothing.pth', fresh)
-    assert 'it is a folder' in refusal(tmp_path, fresh)
+def test_paths_that_are_no_file_are_refused(tmp_path, gaze):
+    assert 'No checkpoint at' in refusal(tmp_path / 'nothing.pth', gaze)
+    assert 'it is a folder' in refusal(tmp_path, gaze)
 
 
 @pytest.mark.parametrize(
@@ -344,17 +344,17 @@ def misfits(state):
 
 
 @pytest.mark.parametrize('case', range(6))
-def test_what_does_not_fit_is_refused_and_changes_nothing(case, state, fresh, tmp_path):
+def test_what_does_not_fit_is_refused_and_changes_nothing(case, state, gaze, tmp_path):
     words, content = list(misfits(state).items())[case]
-    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    before = {k: v.clone() for k, v in gaze.state_dict().items()}
     torch.save({'state_dict': content}, tmp_path / 'a.pth')
-    message = refusal(tmp_path / 'a.pth', fresh)
-    assert words in message and 'does not fit GazeLSTM' in message and same(before, fresh.state_dict())
+    message = refusal(tmp_path / 'a.pth', gaze)
+    assert words in message and 'does not fit GazeLSTM' in message and same(before, gaze.state_dict())
 
 
-def test_an_incomplete_gaze360_file_is_refused(state, fresh, tmp_path):
+def test_an_incomplete_gaze360_file_is_refused(state, gaze, tmp_path):
     torch.save({'last_layer.weight': torch.ones(3, 512), 'lstm.bias_hh_l0': state['lstm.bias_hh_l0']}, tmp_path / 'a.pth')
-    assert 'missing (first: base_model.conv1.weight)' in refusal(tmp_path / 'a.pth', fresh)
+    assert 'missing (first: base_model.conv1.weight)' in refusal(tmp_path / 'a.pth', gaze)
 
 
 # ---- writing
@@ -368,12 +368,12 @@ class Wrapper(nn.Module):
         self.add_module(name, inner)
 
 
-def test_what_is_saved_comes_back(fresh, tmp_path):
-    optimizer = torch.optim.Adam(fresh.parameters())
-    sum(p.sum() for p in fresh.parameters()).backward()
+def test_what_is_saved_comes_back(gaze, tmp_path):
+    optimizer = torch.optim.Adam(gaze.parameters())
+    sum(p.sum() for p in gaze.parameters()).backward()
     optimizer.step()
     for number, wrapped_model in enumerate(
-        [fresh, Wrapper(fresh, 'module'), Wrapper(fresh, '_orig_mod'), Wrapper(Wrapper(fresh, '_orig_mod'), 'module')]
+        [gaze, Wrapper(gaze, 'module'), Wrapper(gaze, '_orig_mod'), Wrapper(Wrapper(gaze, '_orig_mod'), 'module')]
     ):
         path = save_checkpoint(
             tmp_path / f'deep/er/{number}.pt',
@@ -387,7 +387,7 @@ def test_what_is_saved_comes_back(fresh, tmp_path):
         saved = read_checkpoint(path)
         assert saved['model_name'] == 'GazeLSTM' and saved['epoch'] == number and type(saved['mAP']) is float
         assert saved['settings'] == {'out_dir': str(tmp_path), 'sizes': (1, 2)} and type(saved['history'][0]['lr']) is float
-        assert same(fresh.state_dict(), saved['state_dict'])
+        assert same(gaze.state_dict(), saved['state_dict'])
         optimizer.load_state_dict(saved['optimizer'])
         path.unlink()
 
@@ -407,17 +407,17 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
     assert read_checkpoint(path)['epoch'] == 1 and [p.name for p in tmp_path.iterdir()] == ['a.pt']
 
 
-def test_channels_last_models_are_saved_and_loaded_alike(state, fresh, tmp_path):
-    fresh.load_state_dict(state)
-    path = save_checkpoint(tmp_path / 'a.pt', fresh.to(memory_format=torch.channels_last))
+def test_channels_last_models_are_saved_and_loaded_alike(state, gaze, tmp_path):
+    gaze.load_state_dict(state)
+    path = save_checkpoint(tmp_path / 'a.pt', gaze.to(memory_format=torch.channels_last))
     other = BaselineLSTM()
     load_weights(other, path)
     assert same(other.state_dict(), state)
 
 
-def test_export_is_what_the_official_code_reads(state, fresh, tmp_path):
-    fresh.load_state_dict(state)
-    source = save_checkpoint(tmp_path / 'a.pt', fresh.to(memory_format=torch.channels_last), epoch=7, mAP=0.75, settings={'x': 1})
+def test_export_is_what_the_official_code_reads(state, gaze, tmp_path):
+    gaze.load_state_dict(state)
+    source = save_checkpoint(tmp_path / 'a.pt', gaze.to(memory_format=torch.channels_last), epoch=7, mAP=0.75, settings={'x': 1})
     official = torch.load(export_official(source, tmp_path / 'out/b.pth'), weights_only=True)
     assert list(official) == ['epoch', 'state_dict', 'mAP'] and official['epoch'] == 7 and official['mAP'] == 0.75
     keys = {k: list(v.shape) for k, v in official['state_dict'].items()}
