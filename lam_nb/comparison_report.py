@@ -225,7 +225,7 @@ def disagreement_sections(
     counts = disagreement_counts(run)
     text = f'At the threshold {run.settings.threshold:g}.' if len(counts) else 'They agree on all rows.'
     items = [counts] if len(counts) else []
-    return [('Which run is right where they disagree?', text, *items), *_galleries(run)]
+    return [('Who is right where they disagree?', text, *items), *_galleries(run)]
 
 # %% ../nbs/36_comparison_report.ipynb #setting-sections
 def setting_sections(

@@ -1,5 +1,6 @@
 "The run notebooks as their users run them: headless with papermill, on a tiny sample."
 import json
+import re
 
 import nbformat
 import pandas as pd
@@ -50,12 +51,27 @@ def test_each_leaves_what_the_contract_names(runs, name, files):
     assert next(folder.glob('*.ipynb')).stat().st_size < 3e6
 
 
+@pytest.mark.parametrize('name, least', [('prepare', 4), ('train', 3), ('val', 20), ('test', 20)])
+def test_figures_are_seen_in_the_notebook(runs, name, least):
+    cells = nbformat.read(next(runs[name].glob('*.ipynb')), 4).cells
+    assert sum('image/png' in o.get('data', {}) for c in cells for o in c.get('outputs', [])) >= least
+
+
 def test_metrics_hold_what_the_contract_names(runs, sample):
     metrics = json.loads((runs['val'] / 'metrics.json').read_text())
     names = 'mAP AP_looking AP_not_looking accuracy confusion n_rows n_positive split stride checkpoint seconds'
     assert set(names.split()) <= set(metrics)
     assert metrics['n_rows'] == len(pd.read_parquet(runs['val'] / 'predictions.parquet')) == sum(map(sum, metrics['confusion']))
     assert 0 <= metrics['mAP'] <= 1 and metrics['split'] == 'val'
+
+
+@pytest.mark.parametrize('name, headings', [
+    ('prepare', ['Splits', 'Faces', 'Left out', 'Label audit', 'Clips', 'Settings']),
+    ('train', ['Training curves', 'The data', 'Throughput', 'All epochs', 'How to repeat it', 'Settings']),
+    ('val', ['At a glance', 'How sure are these numbers?', 'Decisions', 'Where does it work?', 'Errors in time', 'True positives',
+             'False positives', 'False negatives', 'True negatives', 'Along further tracks', 'Published numbers', 'All metrics', 'Settings'])])
+def test_reports_have_their_sections_in_order(runs, name, headings):
+    assert re.findall('<h2>(.*?)</h2>', (runs[name] / 'report.html').read_text()) == headings
 
 
 def test_submission_has_every_crop(runs, sample):
