@@ -51,9 +51,9 @@ class FaceModel(nn.Module):
     features(faces: (N, 3, H, W)) -> (N, D): a vector per face, whatever its neighbours do
     classify(features: (B, T, D)) -> (B, 2): logits of not looking and looking in the centre frame
     """
-    window = 7                                                                # T, faces per window: odd, from 1
-    size = 0                                                            # side of a face, pixels; 0: any from 32
-    mean, std = IMAGENET                                                        # of its pixels: see `normalise`
+    window = 7                                                         # T, faces per window: odd, from 1
+    size = 0                                                           # side of a face, pixels; 0: any from 32
+    mean, std = IMAGENET                                               # of its pixels: see `normalise`
 
     def forward(self,
         windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them
@@ -62,8 +62,8 @@ class FaceModel(nn.Module):
         if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')
-        features = self.features(windows.flatten(0, 1))                         # (B * T, 3, H, W) -> (B * T, D)
-        return self.classify(features.unflatten(0, windows.shape[:2]))               # (B, T, D) -> (B, 2)
+        features = self.features(windows.flatten(0, 1))                # (B * T, 3, H, W) -> (B * T, D)
+        return self.classify(features.unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
 
 # %% ../nbs/21_models.ipynb #backbone
 class FaceBackbone(ResNet):
@@ -116,7 +116,7 @@ def model_class(
     near = difflib.get_close_matches(name, MODELS, 1)
     path = re.fullmatch(r'([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)', name)              # a dot where the colon belongs
     guess = near[0] if near else f'{path[1]}:{path[2]}' if path else None
-    hint = f'did you mean {guess!r}?' if guess else f'known: {", ".join(MODELS)}'
+    hint = f'did you mean {guess!r}?' if guess else f'known: {", ".join(MODELS)}.'
     raise ValueError(f'No model is called {name!r}: {hint} A model of your own is named package.module:Class.')
 
 def _import_class(module, name):
@@ -167,6 +167,15 @@ def _called(model, method, x, expected):
     if len(shape) == len(expected) and all(n in ('D', m) for n, m in zip(expected, shape)): return out
     raise ValueError(f'{got} and returned {shape}; expected {wanted}')
 
+def _both_paths(model):
+    "Logits of two random windows by the two halves, and by `forward`."
+    side, shape, rng = model.size or 32, (2, model.window), torch.Generator().manual_seed(0)
+    faces = torch.rand(math.prod(shape), 3, side, side, generator=rng).to(next(model.parameters()).device)
+    with _evaluating(model):
+        features = _called(model, 'features', faces, (len(faces), 'D'))
+        halves = _called(model, 'classify', features.unflatten(0, shape), (2, 2))
+        return halves, _called(model, 'forward', faces.unflatten(0, shape), (2, 2))
+
 # %% ../nbs/21_models.ipynb #check
 def _undeclared(model):
     "What a model lacks before anything is computed; '' for nothing."
@@ -191,14 +200,7 @@ def check_model(
     "ValueError, in plain words, unless a model keeps the contract of `FaceModel`."
     try:
         if lacks := _undeclared(model): raise ValueError(lacks)
-        side, device = model.size or 32, next(model.parameters()).device
-        shape = 2, model.window                                                      # two windows
-        rng = torch.Generator().manual_seed(0)
-        faces = torch.rand(math.prod(shape), 3, side, side, generator=rng).to(device)
-        with _evaluating(model):
-            features = _called(model, 'features', faces, (len(faces), 'D'))
-            halves = _called(model, 'classify', features.unflatten(0, shape), (2, 2))
-            whole = _called(model, 'forward', faces.unflatten(0, shape), (2, 2))
+        halves, whole = _both_paths(model)
         if not torch.allclose(halves, whole, rtol=1e-3, atol=1e-3, equal_nan=True):
             raise ValueError('forward differs from classify(features): training uses it, evaluation the two')
     except ValueError as e:

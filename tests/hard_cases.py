@@ -1,7 +1,7 @@
 """A made-up data set of hard cases in the official layout: frames that are missing, boxes that leave the frame, black crops.
 
-Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader recognises by its
-first bytes: so the pixels do not depend on a JPEG decoder. Run by the tests, and by tests/reference/make_window_reference.py beside the
+Frames lie in video_imgs/<clip>/img_00001.jpg ... as the official code reads them. Their content is PNG, which every reader recognises by
+its first bytes: so the pixels do not depend on a JPEG decoder. Run by the tests, and by tests/reference/make_window_reference.py beside the
 official code.
 """
 import json
