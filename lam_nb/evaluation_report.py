@@ -146,7 +146,7 @@ def _labelled_figures(run):
          'Precision: fraction of the rows called looking that are labelled so. Recall: fraction of the '
          'rows labelled looking that are called so. AP: area under the curve. Dotted: random baseline.'),
         (run.save(figures.calibration(run.predictions), 'calibration'),
-         'Of the rows with score 0.7, seven in ten should be looking: the dotted line. ECE, the expected '
+         'Of the rows with score 0.7, seven in ten should be looking: the dotted line. ECE, expected '
          'calibration error: mean distance from that line, weighted by rows.')]
 
 def overview_sections(
@@ -163,7 +163,7 @@ def overview_sections(
 
 # %% ../nbs/33_evaluation_report.ipynb #uncertainty
 NAMES = dict(n_rows='rows', n_positive='looking', n_clips='clips', looks_precision='segment precision',
-             looks_recall='segment recall', false_alarms='false positive rate', chance='random baseline')
+             looks_recall='segment recall', false_alarms='false positive rate', chance='random AP')
 
 def _readable(table, index):
     "A table with its index as first column, and names that are read easily."
@@ -205,7 +205,8 @@ def decision_sections(
     if not run.labelled: return []
     best, rows = run.metrics['best_threshold'], run.predictions
     text = ('False positive rate: fraction of the rows labelled not looking that are called looking. '
-            'A segment is a run of looking rows; a labelled one is recalled when any row is called looking. '
+            'A segment is a run of looking rows. Segment recall: fraction of the labelled ones with a row '
+            'that is called looking; segment precision: fraction of the predicted ones that meet one. '
             'The best thresholds were chosen on these same rows: their results are optimistic.')
     return [('Decisions', text, _readable(decision_points(run), 'threshold chosen for'),
              (run.save(figures.roc(rows, run.threshold), 'roc'),

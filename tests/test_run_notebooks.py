@@ -68,8 +68,9 @@ def test_metrics_hold_what_the_contract_names(runs, sample):
 @pytest.mark.parametrize('name, headings', [
     ('prepare', ['Splits', 'Faces', 'Left out', 'Label audit', 'Clips', 'Settings']),
     ('train', ['Training curves', 'The data', 'Throughput', 'All epochs', 'How to repeat it', 'Settings']),
-    ('val', ['At a glance', 'How sure are these numbers?', 'Decisions', 'Where does it work?', 'Errors in time', 'True positives',
-             'False positives', 'False negatives', 'True negatives', 'Along further tracks', 'Published numbers', 'All metrics', 'Settings'])])
+    ('val', ['At a glance', 'How sure are these numbers?', 'Decisions', 'Where does it work?', 'Errors in time',
+             'True positives', 'False positives', 'False negatives', 'True negatives', 'Along further tracks', 'Published numbers',
+             'All metrics', 'Settings'])])
 def test_reports_have_their_sections_in_order(runs, name, headings):
     assert re.findall('<h2>(.*?)</h2>', (runs[name] / 'report.html').read_text()) == headings
 
