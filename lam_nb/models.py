@@ -394,7 +394,7 @@ def _does_not_fit(path, model, total, why, match):
                    "torchvision's ResNet-18. For another architecture: match='shapes' takes what fits.")
 
 # %% ../nbs/21_models.ipynb #load-imagenet
-_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.url  # .../resnet18-f37072fd.pth: it ends in the start of its SHA-256
+_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.url  # .../resnet18-f37072fd.pth; f37072fd begins its SHA-256
 
 def _downloaded():
     "ImageNet's ResNet-18 in torch's cache, downloaded if it is not there."
@@ -453,9 +453,10 @@ def _official_state(path, saved):
     own, name = BaselineLSTM().state_dict(), saved.get('model_name', 'BaselineLSTM')
     _, given, _, _ = _adapt(saved['state_dict'], own)
     alien = [k for k in given if k not in own]
-    if name not in ('BaselineLSTM', 'GazeLSTM') or alien:
-        what = f'it is {name}' if not alien else f'{len(alien)} tensors are unknown there (first: {alien[0]})'
-        raise ValueError(f'{path}: the official code does not know this model: {what}. '
+    known = name in ('BaselineLSTM', 'GazeLSTM')
+    if not known or alien:
+        why = f'it is {name}' if not known else f'{len(alien)} tensors are unknown there (first: {alien[0]})'
+        raise ValueError(f'{path}: the official code does not know this model: {why}. '
                          'It knows BaselineLSTM and GazeLSTM.')
     if why := _misfit(own, saved['state_dict'], []):
         raise ValueError(f'{path} is no complete Looking-at-me checkpoint: {why}. '
