@@ -46,7 +46,8 @@ def between(text: str, new: str) -> str:
 
 def with_next(nb: nbformat.NotebookNode, following: tuple[str, str] | None) -> nbformat.NotebookNode:
     "The notebook with its last cell pointing to the next chapter, or from the last one back to the index."
-    text = f'Next: [{following[0]}]({following[0]}.ipynb). {following[1]}' if following else 'This is the last chapter. Back to the [index](index.ipynb).'
+    text = 'This is the last chapter. Back to the [index](index.ipynb).'
+    if following: text = f'Next: [{following[0]}]({following[0]}.ipynb). {following[1]}'
     nb.cells = [c for c in nb.cells if c.id != 'next'] + [nbformat.v4.new_markdown_cell(text, id='next')]
     return nb
 

@@ -331,15 +331,17 @@ def asserting(notebooks: list[Notebook]) -> float:
 
 def function_lengths(notebooks: list[Notebook]) -> list[int]:
     "Lines of every exported function and method, signature and docstring included."
-    return [n.end_lineno - n.lineno + 1 for nb in notebooks for c in nb.cells if c.exported for n in ast.walk(c.tree) if isinstance(n, FUNCTION)]
+    cells = [c for nb in notebooks for c in nb.cells if c.exported]
+    return [n.end_lineno - n.lineno + 1 for c in cells for n in ast.walk(c.tree) if isinstance(n, FUNCTION)]
 
 
 # Words and links
 
 WORDS = {                                # what this house once said -> what the field says
-    r'trunks?': 'backbone', r'pictures?': 'frame, crop or image', r'false alarms?': 'false positives, false positive rate', r'mean error': 'ECE',
-    r'fingerprints?': 'hash', r'mended?|mends': 'fixed', r'h(?:eld|olds?) against': 'compared with', r'told by': 'recognised by',
-    r'farewell': 'message', r'under the hood': '(leave it out)', r'fresh(?:ly)?': 'newly initialised', r'by chance alone|chance level': 'random baseline'}
+    r'trunks?': 'backbone', r'pictures?': 'frame, crop or image', r'false alarms?': 'false positives, false positive rate',
+    r'mean error': 'ECE', r'fingerprints?': 'hash', r'mended?|mends': 'fixed', r'h(?:eld|olds?) against': 'compared with',
+    r'told by': 'recognised by', r'farewell': 'message', r'under the hood': '(leave it out)', r'fresh(?:ly)?': 'newly initialised',
+    r'by chance alone|chance level': 'random baseline'}
 
 
 def texts(cell: Cell) -> list[str]:
@@ -356,7 +358,8 @@ def texts(cell: Cell) -> list[str]:
 
 def house_words(text: str) -> list[str]:
     "House words in a text, each with the field's word."
-    return [f'{m[0]!r}: say {better}' for word, better in WORDS.items() for m in re.finditer(rf'(?i)(?<![\w-]){"(?:" + word + ")"}(?![\w-])', text)]
+    return [f'{m[0]!r}: say {better}' for word, better in WORDS.items()
+            for m in re.finditer(rf'(?<![\w-])(?:{word})(?![\w-])', text, re.IGNORECASE)]
 
 
 def words(nb: Notebook) -> list[str]:
@@ -365,7 +368,7 @@ def words(nb: Notebook) -> list[str]:
 
 
 def broken_links(text: str, folder: Path) -> list[str]:
-    "Links of a Markdown text to files that do not exist; `folder` is that of the text. Links to the web and within the page are not followed."
+    "Links of a Markdown text in `folder` to files that do not exist. Links to the web and within the page are not followed."
     text = re.sub(r'```.*?```|`[^`]*`', ' ', text, flags=re.DOTALL)
     targets = re.findall(r'\]\(([^)\s]+)\)', text)
     return [f'a link leads nowhere: {t}' for t in targets
