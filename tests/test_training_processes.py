@@ -139,7 +139,7 @@ def test_a_slurm_job_that_is_interrupted_goes_on(sample, tmp_path):
     s = settings(sample, tmp_path / 'run', batch_size=4, save_every=1)
     job = submit_slurm(s, str(tmp_path / 'jobs'), cluster='local')
     last = tmp_path / 'run/checkpoints/last.pt'
-    until(lambda: last.exists() or job.done(), 60)
+    until(lambda: last.exists() or job.done(), 300)
     for task in psutil.Process(job._process.pid).children(): task.send_signal(signal.SIGUSR2)       # the time limit is near
     result, = job.result()
     assert result['epochs'] == 2 and 'Requeued job' in job.stdout() + (job.stderr() or '')
