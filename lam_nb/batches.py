@@ -173,11 +173,11 @@ def augment(
 ) -> torch.Tensor: # (B, 7, H, W, 3) uint8
     "The batch as the model shall see it in this step."
     if flip: images = random_flip(images, key)
-    if not (jitter or colour or blur): return images
-    x = images.movedim(-1, 2).float()                                             # (B, 7, 3, H, W)
-    if jitter: x = jitter_boxes(x, jitter, key)
-    if colour: x = jitter_colours(x, colour, key)
-    if blur: x = random_blur(x, blur, key)
+    changes = [(jitter_boxes, jitter), (jitter_colours, colour), (random_blur, blur)]         # in this order
+    if not any(strength for _, strength in changes): return images
+    x = images.movedim(-1, 2).float()                                             # (B, 7, 3, H, W), 0 to 255
+    for change, strength in changes:
+        if strength: x = change(x, strength, key)
     return x.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).contiguous()
 
 # %% ../nbs/25_batches.ipynb #training-data

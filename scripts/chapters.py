@@ -10,6 +10,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 SHELVES = {0: 'The workshop', 1: 'Data', 2: 'Learning', 3: 'Understanding', 4: 'Use', 5: 'Talking to me'}
+METHOD = ['10_annotations', '20_windows', '21_models', '26_training', '24_evaluation']        # to be read first
 BEGIN, END = '<!-- chapters: made by scripts/chapters.py -->', '<!-- end of chapters -->'
 
 
@@ -44,10 +45,16 @@ def between(text: str, new: str) -> str:
     return text[:text.index(BEGIN)] + new + text[text.index(END) + len(END):]
 
 
-def with_next(nb: nbformat.NotebookNode, following: tuple[str, str] | None) -> nbformat.NotebookNode:
+def link(name: str) -> str:
+    "A link from one chapter to another."
+    return f'[{name}]({name}.ipynb)'
+
+
+def with_next(name: str, nb: nbformat.NotebookNode, following: tuple[str, str] | None) -> nbformat.NotebookNode:
     "The notebook with its last cell pointing to the next chapter, or from the last one back to the index."
-    text = 'This is the last chapter. Back to the [index](index.ipynb).'
-    if following: text = f'Next: [{following[0]}]({following[0]}.ipynb). {following[1]}'
+    text = f'This is the last chapter. Back to the {link("index")}.'
+    if following: text = f'Next: {link(following[0])}. {following[1]}'
+    if name in METHOD[:-1]: text += f'\n\nTo read the method first, go on with {link(METHOD[METHOD.index(name) + 1])}.'
     nb.cells = [c for c in nb.cells if c.id != 'next'] + [nbformat.v4.new_markdown_cell(text, id='next')]
     return nb
 
@@ -57,7 +64,7 @@ def wanted(root: Path = ROOT) -> dict[Path, str]:
     listed, files = chapters(root / 'nbs'), {}
     for (name, _), following in zip(listed, [*listed[1:], None]):
         path = root / 'nbs' / f'{name}.ipynb'
-        files[path] = nbformat.writes(with_next(nbformat.read(path, as_version=4), following)) + '\n'
+        files[path] = nbformat.writes(with_next(name, nbformat.read(path, as_version=4), following)) + '\n'
     index = nbformat.read(root / 'nbs/index.ipynb', as_version=4)
     for cell in index.cells:
         if BEGIN in cell.source: cell.source = between(cell.source, table(listed, '', False))
