@@ -51,7 +51,7 @@ def test_each_leaves_what_the_contract_names(runs, name, files):
     assert next(folder.glob('*.ipynb')).stat().st_size < 3e6
 
 
-@pytest.mark.parametrize('name, least', [('prepare', 4), ('train', 3), ('val', 20), ('test', 20)])
+@pytest.mark.parametrize('name, least', [('prepare', 4), ('train', 3), ('val', 15), ('test', 15)])
 def test_figures_are_seen_in_the_notebook(runs, name, least):
     cells = nbformat.read(next(runs[name].glob('*.ipynb')), 4).cells
     assert sum('image/png' in o.get('data', {}) for c in cells for o in c.get('outputs', [])) >= least
