@@ -29,7 +29,7 @@ def test_a_run_of_forty_epochs_writes_a_report_under_1_mb(sample, tmp_path):
     torch.save(saved | dict(epoch=40), file)
     pd.DataFrame(saved['history']).to_csv(tmp_path / 'history.csv', index=False)
     _, report = run(s.model_copy(update={'epochs': 40}), tmp_path)
-    assert 'How to repeat it' in report and '40 of 40' in report and 'windows a second' in report
+    assert 'How to repeat it' in report and '40 of 40' in report and 'windows per second' in report
     sizes = {name: (tmp_path / name).stat().st_size for name in ('report.html', 'train.ipynb')}
     print(sizes)
     assert max(sizes.values()) < 1e6
