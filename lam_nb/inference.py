@@ -26,7 +26,7 @@ from .devices import _takes_bf16, autocast
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
 from .windows import check_stores, face_size, one_thread, window_rows
-from .models import MODELS, FaceBackbone, model_name, normalise
+from .models import FaceBackbone, model_name, normalise
 
 # %% ../nbs/23_inference.ipynb #plan
 class ClipPlan:
@@ -199,9 +199,9 @@ def predict_clips(
 
 # %% ../nbs/23_inference.ipynb #logits-hash
 def _own_source(model):
-    "The source file of a model that is not the kit's: its scores may change with it."
-    if model_name(model) in MODELS: return []
-    try: return [Path(inspect.getfile(type(model))).read_text()]
+    "The source files of a model's own classes: its scores may change with them. Empty for the kit's models."
+    own = [c for c in type(model).__mro__ if c.__module__.split('.')[0] not in ('lam_nb', 'torch', 'builtins')]
+    try: return [Path(file).read_text() for file in dict.fromkeys(map(inspect.getfile, own))]
     except (TypeError, OSError): return []                                 # defined in a notebook
 
 def _logits_hash(model, stride, size, precision, flip):

@@ -206,6 +206,7 @@ def train_process(
     if s.tensorboard: _event_writer()                                     # a missing extra is noticed now
     _set_algorithms(s)
     data, val_clips, begin = *_load_data(s, device), time.monotonic()
+    if device.type == 'cpu': keep_memory()                     # now: what loading took is given back first
     run = _start_or_resume(s, data, device)
     model, faces_dir = _distributed(run, device), data_folders(s)[1]
     with _run_progress(run, len(data), quiet) as progress:
@@ -219,7 +220,6 @@ def train_process(
 def _set_algorithms(settings):
     "Which algorithms PyTorch may choose in this process."
     set_arithmetic(settings.precision)
-    if not torch.cuda.is_available(): keep_memory()
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
@@ -229,7 +229,7 @@ def _load_data(settings, device):
     "The training data, and the clips to validate with."
     (data_dir, faces_dir), windows = data_folders(settings), train_windows(settings)
     val_clips = stored_clips(data_dir, faces_dir, 'val')
-    check_validation(FaceWindows(faces_dir, val_clips, settings.val_stride).labels)
+    check_validation(FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size).labels)
     return WindowData(windows, settings, class_weights(settings.weights, windows.labels), device), val_clips
 
 def _start_or_resume(settings, data, device):

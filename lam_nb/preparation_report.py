@@ -11,6 +11,7 @@ __all__ = ['SKIPPED', 'OFFSETS', 'Preparation', 'start_preparation', 'overview_t
 # %% ../nbs/34_preparation_report.ipynb #imports
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -52,7 +53,7 @@ class Preparation:
     @property
     def labelled(self) -> dict: return {split: t for split, t in self.tables.items() if split != 'test'}
 
-    @property
+    @cached_property
     def listed(self) -> dict:                       # split -> clips of its list, with faces or without
         splits = [split for split in self.settings.splits if split != 'test']
         return {split: self.settings.clips or split_clips(self.root, split) for split in splits}

@@ -32,8 +32,14 @@ def save_figure(
     with matplotlib.rc_context({'svg.fonttype': 'none'}):
         for file in (path, path.with_suffix('.svg')):
             with atomic_path(file) as part: fig.savefig(part, dpi=dpi, bbox_inches='tight')
-    if show: display(fig)
+    if show: display({'image/png': b64encode(_shown(fig)).decode()}, raw=True)
     return path
+
+def _shown(fig):
+    "The PNG that a notebook shows, in the figure's own dpi, whatever backend MPLBACKEND names."
+    png = BytesIO()
+    fig.savefig(png, format='png', bbox_inches='tight')
+    return png.getvalue()
 
 # %% ../nbs/02_reports.ipynb #report-table
 def _report_table(table):

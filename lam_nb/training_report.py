@@ -49,35 +49,40 @@ class Training:
     def history(self) -> pd.DataFrame: return self.histories[f'seed {self.best.seed}']      # of the best seed
 
     @cached_property
-    def windows(self) -> dict:                  # split -> FaceWindows
-        return dict(train=train_windows(self.settings), val=_val_windows(self.settings))
+    def windows(self) -> FaceWindows: return train_windows(self.settings)             # of the train split
+
+    @cached_property
+    def data(self) -> pd.DataFrame:             # split, clips, windows, positives, fraction; one row per split
+        return pd.DataFrame([_counts('train', self.windows), _counts('val', _val_windows(self.settings))])
 
     def save(self, fig: plt.Figure, name: str) -> Path:
         "Saves a figure of the run as PNG and SVG, and shows it; returns the PNG."
         return save_figure(fig, self.out / 'figures' / f'{name}.png', show=self.show)
 
 def _val_windows(settings):
-    "The windows of the validation split."
+    "The windows of the validation split; refused now if their crops are smaller than the model needs."
     root, store = data_folders(settings)
-    return FaceWindows(store, stored_clips(root, store, 'val'), settings.val_stride)
+    return FaceWindows(store, stored_clips(root, store, 'val'), settings.val_stride, settings.image_size or 0)
+
+def _counts(split, windows):
+    "A row of `data`: clips and windows of a split."
+    looking = windows.labels == 1
+    return dict(split=split, clips=len(windows.stores), windows=len(windows), positives=int(looking.sum()),
+                fraction=looking.mean())
 
 # %% ../nbs/35_training_report.ipynb #data-table
 def data_table(
     run: Training, # with settings
 ) -> pd.DataFrame: # split, clips, windows, positives, fraction; one row per split
     "What the model is trained and validated on."
-    looking = {split: windows.labels == 1 for split, windows in run.windows.items()}
-    clips = {split: len(stored_clips(*data_folders(run.settings), split)) for split in looking}
-    return pd.DataFrame([
-        dict(split=split, clips=clips[split], windows=len(y), positives=int(y.sum()), fraction=y.mean())
-        for split, y in looking.items()])
+    return run.data
 
 # %% ../nbs/35_training_report.ipynb #data-sections
 def data_sections(
     run: Training, # with settings
 ) -> list: # of one section
     "Windows per split, and some of the training windows."
-    windows = run.windows['train']
+    windows = run.windows
     by_label = [(windows.labels == label).nonzero()[0] for label in (1, 0)]
     chosen = [i for items in by_label for i in items[::max(1, len(items) // 4)][:4]]      # evenly spread
     batch = windows.__getitems__(chosen)
@@ -185,7 +190,7 @@ def write_training(
     sections: list, # as `training_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the best epoch, and where the report is."
-    n_train, n_val = (len(windows) for windows in run.windows.values())
+    n_train, n_val = run.data.windows
     lead = (f'{run.settings.model} on {run.root.name}: {n_train:,} training windows, '
             f'{n_val:,} validation windows. Random scores give a mAP of about 0.5.')
     report = write_report(run.out / 'report.html', 'Training', lead, training_facts(run), sections)

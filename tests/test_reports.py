@@ -14,7 +14,7 @@ HEADER = ('A run', 'A sentence.', {'mAP': '0.5'})
 @pytest.fixture
 def fig():
     with matplotlib.rc_context({'figure.dpi': 50}):
-        made = Figure(figsize=(1, 1))
+        made = Figure(figsize=(1, 1), layout='none')                  # whatever style another test has set
         made.subplots().plot([1, 2])
     return made
 
