@@ -13,28 +13,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import figures
 from .runs import project_path, start_run, write_json
-from .reports import save_figure, write_report
+from .reports import ReportedRun, write_report
 from .faces import store_path
 from .windows import window_strips
 from .evaluation import bootstrap_by_clip
 from lam_nb.comparison import (
-    CompareSettings, different_settings, differences_of, disagreements, read_runs, results_table, shared_rows,
+    CompareSettings, differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
     write_results)
 
 # %% ../nbs/36_comparison_report.ipynb #comparison
 @dataclass
-class Comparison:
+class Comparison(ReportedRun):
     "One run of compare.ipynb: what its files and its report are made of."
     settings: CompareSettings                       # checked parameters
-    out: Path                                       # the run's folder, absolute
     runs: list                                      # as `read_runs` returns them
     tables: dict = field(default_factory=dict)      # name -> predictions table, all with the same rows
-    show: bool = True                               # display each figure in the notebook
 
     def of_kind(self, part: str) -> list: return [run for run in self.runs if run[part] is not None]
 
@@ -58,10 +55,6 @@ class Comparison:
 
     @cached_property
     def disagreements(self) -> pd.DataFrame: return _disagreements(self.tables, self.settings.threshold)
-
-    def save(self, fig: plt.Figure, name: str) -> Path:
-        "Saves a figure of the run as PNG and SVG, and shows it; returns the PNG."
-        return save_figure(fig, self.out / 'figures' / f'{name}.png', show=self.show)
 
 KEYS = ['run', 'clip_uid', 'track_id', 'frame', 'label', 'score_first', 'score_other', 'right']
 

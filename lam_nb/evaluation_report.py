@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'NAMES', 'SLICE_COLUMNS', 'KINDS', 'EXAMPLES', 'RESULTS', 'LEFT', 'Evaluation', 'evaluation_metrics',
-           'overview_sections', 'uncertainty_sections', 'decision_points', 'decision_sections', 'slice_sections',
-           'timing_sections', 'example_sections', 'track_sections', 'published_sections', 'setting_sections',
-           'evaluation_sections', 'evaluation_lead', 'evaluation_facts', 'write_evaluation', 'start_evaluation',
-           'predict_rows', 'save_predictions', 'save_metrics', 'save_tables']
+           'overview_sections', 'uncertainty_sections', 'decision_sections', 'slice_sections', 'timing_sections',
+           'example_sections', 'track_sections', 'published_sections', 'setting_sections', 'evaluation_sections',
+           'evaluation_lead', 'evaluation_facts', 'write_evaluation', 'start_evaluation', 'predict_rows',
+           'save_predictions', 'save_metrics', 'save_tables']
 
 # %% ../nbs/33_evaluation_report.ipynb #imports
 import json, shutil, time
@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, duration, project_path, start_run, write_json
-from .reports import save_figure, write_report
+from .runs import atomic_path, data_folders, duration, project_path, start_run, write_json
+from .reports import ReportedRun, write_report
 from .sample import pose_only_scores
-from .faces import ClipFaces, store_path
-from .preparation import PrepareSettings, challenge_root, split_faces
+from .faces import ClipFaces, challenge_root, store_path
+from .preparation import PrepareSettings, split_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips
 from .windows import window_strips
 from .evaluation import (
@@ -36,10 +35,9 @@ from .comparison import not_ego4d, published_numbers, results_table, write_resul
 
 # %% ../nbs/33_evaluation_report.ipynb #evaluation
 @dataclass
-class Evaluation:
+class Evaluation(ReportedRun):
     "One run of evaluate.ipynb: what its files and its report are made of."
     settings: EvaluateSettings                      # checked parameters
-    out: Path                                       # the run's folder, absolute
     predictions: pd.DataFrame | None = None         # predictions table with `logit`; labels -1 where not known
     metrics: dict = field(default_factory=dict)     # what metrics.json holds
     threshold: float = 0.5                          # a row is called looking when its score is at least this
@@ -48,14 +46,13 @@ class Evaluation:
     seconds: float = 0.0                            # from the start to the last prediction; 0: not measured
     kept_clips: int = 0                             # clips whose predictions an earlier run had left
     n_left_out: int = 0                             # listed clips without a face store
-    show: bool = True                               # display each figure in the notebook
     begin: float = field(default_factory=time.monotonic)    # when the run began, seconds
 
     @property
-    def root(self) -> Path: return project_path(self.settings.data_dir)
+    def root(self) -> Path: return data_folders(self.settings)[0]
 
     @property
-    def store(self) -> Path: return project_path(self.settings.faces_dir or self.root / 'faces')
+    def store(self) -> Path: return data_folders(self.settings)[1]
 
     @property
     def labelled(self) -> bool: return bool((self.predictions.label >= 0).all()) and len(self.predictions) > 0
@@ -71,9 +68,15 @@ class Evaluation:
     @cached_property
     def slices(self) -> dict: return slice_tables(self.predictions, self.properties, self.threshold)
 
-    def save(self, fig: plt.Figure, name: str) -> Path:
-        "Saves a figure of the run as PNG and SVG, and shows it; returns the PNG."
-        return save_figure(fig, self.out / 'figures' / f'{name}.png', show=self.show)
+    @cached_property
+    def error_runs(self) -> pd.DataFrame: return error_runs(self.predictions, self.threshold)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:               # at 0.5, at the best thresholds, at the one given
+        given = {'as given': self.threshold} if self.threshold != 0.5 else {}
+        return operating_points(self.predictions, given | {
+            'official': 0.5, 'best accuracy (these rows)': self.metrics['best_threshold'],
+            'best balanced accuracy (these rows)': best_threshold(self.predictions, balanced=True)[0]})
 
 # %% ../nbs/33_evaluation_report.ipynb #circumstances
 def _circumstances(run):
@@ -186,17 +189,6 @@ def uncertainty_sections(
     filled = run.intervals.loc[:, (run.intervals != '').any()]              # no column of empty notes
     return [('How sure are these numbers?', text, _readable(filled, 'metric'))]
 
-# %% ../nbs/33_evaluation_report.ipynb #decision-points
-def decision_points(
-    run: Evaluation, # with metrics and labels
-) -> pd.DataFrame: # as `operating_points` returns it
-    "What the model does at the official threshold, at the best ones, and at the one given."
-    given = {'as given': run.threshold} if run.threshold != 0.5 else {}
-    balanced, _ = best_threshold(run.predictions, balanced=True)
-    return operating_points(run.predictions, given | {
-        'official': 0.5, 'best accuracy (these rows)': run.metrics['best_threshold'],
-        'best balanced accuracy (these rows)': balanced})
-
 # %% ../nbs/33_evaluation_report.ipynb #decision-sections
 def decision_sections(
     run: Evaluation, # with metrics
@@ -208,7 +200,7 @@ def decision_sections(
             'A segment is a run of looking rows. Segment recall: fraction of the labelled ones with a row '
             'that is called looking; segment precision: fraction of the predicted ones that meet one. '
             'The best thresholds were chosen on these same rows: their results are optimistic.')
-    return [('Decisions', text, _readable(decision_points(run), 'threshold chosen for'),
+    return [('Decisions', text, _readable(run.points, 'threshold chosen for'),
              (run.save(figures.roc(rows, run.threshold), 'roc'),
               'AUROC: the probability that a looking row has a higher score than a not-looking one; '
               'random baseline 0.5.'),
@@ -259,7 +251,7 @@ def timing_sections(
 ) -> list: # of one section; empty without labels
     "Segments, runs of wrong rows, and the scores around the borders of looking segments."
     if not run.labelled: return []
-    wrong = error_runs(run.predictions, run.threshold)
+    wrong = run.error_runs
     longest = wrong.head(10).assign(clip_uid=wrong.clip_uid.str[:8], kind=wrong.kind.replace(KINDS))
     profile = border_profile(run.predictions, run.threshold)
     return [('Errors in time', _timing_text(run.metrics['looks'], wrong),
@@ -498,5 +490,5 @@ def save_tables(
     if not run.labelled: return []
     write_results(results_table({_run_title(run): run.intervals}), run.out / 'results', threshold=run.threshold)
     slices_csv(run.slices).to_csv(run.out / 'slices.csv', index=False)
-    error_runs(run.predictions, run.threshold).to_csv(run.out / 'error_runs.csv', index=False)
+    run.error_runs.to_csv(run.out / 'error_runs.csv', index=False)
     return [run.out / name for name in (*RESULTS, 'slices.csv', 'error_runs.csv')]

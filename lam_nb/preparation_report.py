@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, duration, project_path, start_run, write_json
-from .reports import save_figure, write_report
+from .runs import atomic_path, data_folders, duration, project_path, start_run, write_json
+from .reports import ReportedRun, write_report
 from .annotations import label_audit, load_segments, split_clips
 from .sample import make_sample
 from .preparation import PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
@@ -28,22 +28,20 @@ from .windows import window_strips
 
 # %% ../nbs/34_preparation_report.ipynb #preparation
 @dataclass
-class Preparation:
+class Preparation(ReportedRun):
     "One run of prepare.ipynb: what its files and its report are made of."
     settings: PrepareSettings                       # checked parameters
-    out: Path                                       # the run's folder, absolute
     tables: dict = field(default_factory=dict)      # split -> faces table
     skipped: pd.DataFrame | None = None             # what was left out, with split, reason and count
     made: pd.DataFrame | None = None                # one row per clip, as `prepare_faces` returns it
     took: float = 0.0                               # seconds that cutting took
-    show: bool = True                               # display each figure in the notebook
     begin: float = field(default_factory=time.monotonic)    # when the run began, seconds
 
     @property
-    def root(self) -> Path: return project_path(self.settings.data_dir)
+    def root(self) -> Path: return data_folders(self.settings)[0]
 
     @property
-    def store(self) -> Path: return project_path(self.settings.faces_dir or self.root / 'faces')
+    def store(self) -> Path: return data_folders(self.settings)[1]
 
     @property
     def is_sample(self) -> bool:                    # the default data, made here when they are missing
@@ -59,10 +57,6 @@ class Preparation:
         return {split: self.settings.clips or split_clips(self.root, split) for split in splits}
 
     def with_status(self, *status: str) -> pd.DataFrame: return self.made[self.made.status.isin(status)]
-
-    def save(self, fig: plt.Figure, name: str) -> Path:
-        "Saves a figure of the run as PNG and SVG, and shows it; returns the PNG."
-        return save_figure(fig, self.out / 'figures' / f'{name}.png', show=self.show)
 
 # %% ../nbs/34_preparation_report.ipynb #start-preparation
 def start_preparation(

@@ -86,7 +86,7 @@ def test_fewer_than_five_clips_have_no_interval_in_the_facts(sample, tmp_path):
 
 def test_a_threshold_of_ones_own_is_named(sample, tmp_path):
     run = evaluation(sample, tmp_path, rows_of(sample), threshold=0.3, temperature=2.)
-    assert evaluation_report.decision_points(run).index[0] == 'as given' and 'accuracy at 0.3' in evaluation_facts(run)
+    assert run.points.index[0] == 'as given' and 'accuracy at 0.3' in evaluation_facts(run)
     assert 'best.pt, temperature 2.' in evaluation_lead(run)
 
 

@@ -11,10 +11,18 @@ from lam_nb.reports import save_figure, write_report
 HEADER = ('A run', 'A sentence.', {'mAP': '0.5'})
 
 
+@pytest.fixture(autouse=True)
+def defaults():
+    "matplotlib's own style: another test may have set ours, whose constrained layout moves a little between two drawings."
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 @pytest.fixture
 def fig():
     with matplotlib.rc_context({'figure.dpi': 50}):
-        made = Figure(figsize=(1, 1), layout='none')                  # whatever style another test has set
+        made = Figure(figsize=(1, 1))
         made.subplots().plot([1, 2])
     return made
 
