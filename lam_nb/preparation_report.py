@@ -213,33 +213,34 @@ def _source_in_use(run, uid, origins):
     return source if given is None else replace(source, offset=given)
 
 # %% ../nbs/34_preparation_report.ipynb #alignment-figure
+@figures.styled
 def alignment_figure(
     compared: pd.DataFrame, # as `compare_offsets` returns it
 ) -> plt.Figure:
     "The difference of two crops over the offset, a line per clip."
-    fig, ax = plt.subplots(figsize=(5.4, 2.6), layout='constrained')
+    fig, ax = plt.subplots(figsize=(5.4, 2.6))
     for uid, rows in compared.groupby('clip_uid'):
         ax.plot(rows.offset, rows.difference, marker='o', ms=4, label=uid[:8])
     for offset in compared.in_use.unique(): ax.axvline(offset, color='0.6', lw=1, ls='--', label='in use')
     ax.set(xlabel='offset, frames', ylabel='difference of two crops\n(grey levels of 255)')
-    ax.legend(loc='center left', bbox_to_anchor=(1, 0.5))
-    plt.close(fig)
+    ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return fig
 
 # %% ../nbs/34_preparation_report.ipynb #alignment-sheet
+@figures.styled
 def alignment_sheet(
     crops: dict, # offset -> crops, as `alignment` returns them
 ) -> plt.Figure:
     "Up to twelve crops per offset, a row per offset."
     count = min(12, *(len(row) for row in crops.values()))
     size = 0.55 * count + 0.6, 0.55 * len(crops)
-    fig, axes = plt.subplots(len(crops), count, figsize=size, squeeze=False, layout='constrained')
+    fig, axes = plt.subplots(len(crops), count, figsize=size, squeeze=False)
     for row, (offset, faces) in zip(axes, crops.items()):
         row[0].set_ylabel(f'{offset:+d}' if offset else '0', rotation=0, ha='right', va='center')
         for ax, face in zip(row, faces):
             ax.imshow(face)
             ax.set(xticks=[], yticks=[])
-    plt.close(fig)
+            ax.spines[:].set_visible(False)
     return fig
 
 # %% ../nbs/34_preparation_report.ipynb #verdict

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from . import figures
 from .runs import data_folders, duration
@@ -100,18 +101,19 @@ def curve_sections(
     return [('Training curves', text, run.save(fig, 'training_curves'))]
 
 # %% ../nbs/35_training_report.ipynb #throughput-figure
+@figures.styled
 def throughput_figure(
     history: pd.DataFrame, # epoch, windows_per_s, data_wait (fraction of the time)
 ) -> plt.Figure:
     "Windows per second and time without a batch, over the epochs."
-    fig, axes = plt.subplots(1, 2, figsize=(6.9, 1.7), layout='constrained')
+    fig, axes = plt.subplots(1, 2, figsize=(figures.PAGE, 1.7))
     waits = 100 * history.data_wait
     for ax, values, name, floor in zip(
             axes, (history.windows_per_s, waits), ('windows per second', 'waiting for data (%)'), (0, 5)):
         ax.plot(history.epoch, values, 'o-', color=figures.DARK, markersize=3)
         ax.set(xlabel='epoch', ylabel=name, ylim=(0, max(floor, 1.05 * values.max())))
-        ax.locator_params(axis='x', integer=True)
-    plt.close(fig)
+        ax.set_xlim(history.epoch.min() - 0.5, history.epoch.max() + 0.5)                    # also of one epoch
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return fig
 
 # %% ../nbs/35_training_report.ipynb #throughput-sections
