@@ -19,7 +19,7 @@ import pandas as pd
 
 from . import figures
 from .runs import atomic_path, data_folders, duration, project_path, start_run, write_json
-from .reports import ReportedRun, write_report
+from .reports import ReportedRun, setting_sections, write_report
 from .annotations import label_audit, load_segments, split_clips
 from .sample import make_sample
 from .preparation import PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
@@ -316,10 +316,9 @@ def audit_sections(
 # %% ../nbs/34_preparation_report.ipynb #clip-sections
 def clip_sections(
     run: Preparation, # with its clips made
-) -> list: # of two sections
-    "Every clip, and every parameter."
-    clips = run.made.drop(columns='reason').round(2)
-    return [('Clips', '', clips), ('Settings', '', run.settings.model_dump())]
+) -> list: # of one section
+    "Every clip."
+    return [('Clips', '', run.made.drop(columns='reason').round(2))]
 
 # %% ../nbs/34_preparation_report.ipynb #preparation-sections
 def preparation_sections(
@@ -327,7 +326,7 @@ def preparation_sections(
 ) -> list: # of (heading, text, *items)
     "All sections of the report of a preparation."
     parts = (split_sections, ego4d_sections, alignment_sections, face_sections, left_out_sections,
-             audit_sections, clip_sections)
+             audit_sections, clip_sections, setting_sections)
     return [section for part in parts for section in part(run)]
 
 # %% ../nbs/34_preparation_report.ipynb #preparation-facts

@@ -465,5 +465,5 @@ def _event_writer():
 
 # %% ../nbs/26_training.ipynb #main
 if __name__ == '__main__' and __spec__:                        # in a notebook, __spec__ is None
-    from lam_nb.training import main
+    from lam_nb.launching import main
     main()

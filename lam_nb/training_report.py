@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import figures
 from .runs import data_folders, duration
-from .reports import ReportedRun, write_report
+from .reports import ReportedRun, setting_sections, write_report
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .training import TrainSettings
@@ -137,20 +137,21 @@ def epoch_sections(
 # %% ../nbs/35_training_report.ipynb #repeat-sections
 def repeat_sections(
     run: Training, # with settings
-) -> list: # of two sections
-    "How to repeat the run: command, code, machine; and all parameters."
+) -> list: # of one section
+    "How to repeat the run: command, code, machine."
     about = json.loads((run.out / 'settings.json').read_text())['provenance']
     text = ('The parameters lie beside this report in params.yaml, for papermill or for '
             'python -m lam_nb.training:\npapermill nbs/train.ipynb again.ipynb '
             f'-f {run.settings.out_dir}/params.yaml -p out_dir outputs/again')
-    return [('How to repeat it', text, about), ('Settings', '', run.settings.model_dump())]
+    return [('How to repeat it', text, about)]
 
 # %% ../nbs/35_training_report.ipynb #training-sections
 def training_sections(
     run: Training, # after the training
 ) -> list: # of (heading, text, *items)
     "All sections of the report of a training."
-    parts = (seed_sections, curve_sections, data_sections, throughput_sections, epoch_sections, repeat_sections)
+    parts = (seed_sections, curve_sections, data_sections, throughput_sections, epoch_sections, repeat_sections,
+             setting_sections)
     return [section for part in parts for section in part(run)]
 
 # %% ../nbs/35_training_report.ipynb #training-facts

@@ -4,6 +4,7 @@ Each rule is also shown to fail on a made-up offender.
 """
 import ast
 import base64
+import importlib
 import re
 import runpy
 import statistics
@@ -72,6 +73,25 @@ def test_numbers_are_unique():
 def test_run_notebook(name):
     nb = NOTEBOOKS[name]
     ok(rules.run_notebook(nb) + rules.thin(nb) + rules.parameter_cell(nb, papermill.inspect_notebook(str(nb.path))))
+
+
+def double_names(exported: dict[str, list[str]]) -> list[str]:
+    "A complaint for each public name that several modules export: one imports the wrong one and does not see it."
+    owners = {}
+    for module, names in exported.items():
+        for name in names:
+            owners.setdefault(name, []).append(module)
+    return [f'{name} is public in {" and ".join(modules)}: rename one' for name, modules in owners.items() if len(modules) > 1]
+
+
+def test_a_public_name_belongs_to_one_module():
+    modules = {NOTEBOOKS[n].module: importlib.import_module(f'lam_nb.{NOTEBOOKS[n].module}').__all__ for n in LIBRARY}
+    assert len(modules) > 20
+    ok(double_names(modules))
+
+
+def test_double_names_are_found():
+    assert double_names(dict(a=['one', 'two'], b=['two'], c=['three'])) == ['two is public in a and b: rename one']
 
 
 def test_library_as_a_whole():

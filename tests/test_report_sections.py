@@ -106,7 +106,7 @@ def test_a_threshold_from_a_file_is_converted_before_the_file_is_removed(sample,
 
 def test_a_figure_of_ones_own_is_one_line(sample, tmp_path):
     run = evaluation(sample, tmp_path, rows_of(sample))
-    sections = evaluation_report.setting_sections(run)
+    sections = evaluation_report.all_metrics_sections(run)
     figure = Figure(figsize=(2, 2))
     figure.subplots().plot([0, 1])
     sections.append(('My figure', 'What it shows.', figure))
