@@ -8,7 +8,7 @@ __all__ = ['KEYS', 'Comparison', 'start_comparison', 'setting_tables', 'save_res
            'write_comparison']
 
 # %% ../nbs/36_comparison_report.ipynb #imports
-import json, shutil
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import figures
-from .runs import project_path, start_run, write_json
+from .runs import project_path, write_json
+from .folders import check_folder, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .faces import store_path
 from .windows import window_strips
@@ -67,18 +68,19 @@ def _disagreements(tables, threshold):
     return rows.assign(right=rows.run.where(rows.right == 'b', first))
 
 # %% ../nbs/36_comparison_report.ipynb #start-comparison
-_LEFT = ('comparison.json', 'disagreements.csv', 'results.csv', 'results.md', 'results.tex', 'report.html')
+_LEAVES = ['settings.json', 'comparison.json', 'disagreements.csv', 'results.csv', 'results.md', 'results.tex',
+           'report.html']                       # beside figures
 
 def start_comparison(
     settings: CompareSettings, # checked parameters
 ) -> Comparison: # with all runs read
-    "Reads and checks the runs, removes an earlier comparison, writes settings.json."
+    "Reads, checks and compares the runs; then replaces an earlier comparison by settings.json."
     run = Comparison(settings, project_path(settings.out_dir), read_runs(settings.runs, settings.names))
+    check_folder(run.out, 'compare', _LEAVES)
     _check_number(len(run.evaluations), len(run.trainings))
     if len(run.evaluations) > 1: run.tables = shared_rows(run.evaluations, settings.shared_only)
-    for name in _LEFT: (run.out / name).unlink(missing_ok=True)
-    shutil.rmtree(run.out / 'figures', ignore_errors=True)
-    start_run(settings.out_dir, settings)
+    if run.tables: run.intervals, run.differences, run.disagreements                # nothing fails after this
+    start_run(run.out, settings, 'compare', _LEAVES)
     figures.set_style()
     return run
 
@@ -246,4 +248,5 @@ def write_comparison(
     lead = f'{", ".join(r["name"] for r in run.runs)}.' + f' Differences are to {run.first}.' * bool(run.tables)
     report = write_report(run.out / 'report.html', 'Comparison', lead, _facts(run), sections)
     print(f'report: {report}')
+    release_folder(run.out)
     return report

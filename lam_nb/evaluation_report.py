@@ -10,7 +10,7 @@ __all__ = ['UNKNOWN', 'SLICE_COLUMNS', 'EXAMPLES', 'RESULTS', 'Evaluation', 'eva
            'save_metrics', 'save_tables']
 
 # %% ../nbs/33_evaluation_report.ipynb #imports
-import json, shutil, time
+import json, time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, data_folders, duration, project_path, start_run, write_json
+from .runs import atomic_path, data_folders, duration, project_path, write_json
+from .folders import check_folder, claim_folder, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .sample import pose_only_scores
 from .faces import ClipFaces, challenge_root, store_path
@@ -27,7 +28,8 @@ from .data_checks import left_out_clips, left_out_note, stored_clips
 from .windows import window_strips
 from .evaluation import (
     add_labels, bootstrap_by_clip, lam_metrics, row_keys, write_official, write_submission)
-from .scoring import EvaluateSettings, fit_temperature, fitted_value, predict_split
+from .scoring import (
+    EvaluateSettings, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (
     best_threshold, border_profile, error_runs, fitted_notes, operating_points, segment_metrics, threshold_at)
 from .slices import row_properties, slice_tables, slices_csv, weakest
@@ -380,6 +382,7 @@ def write_evaluation(
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
     print(f'report: {report}')
+    release_folder(run.out)
     return report
 
 # %% ../nbs/33_evaluation_report.ipynb #fitted
@@ -391,30 +394,21 @@ def _given_threshold(settings, temperature):
     return threshold_at(value, found_at, temperature)
 
 RESULTS = [f'results.{ending}' for ending in ('csv', 'md', 'tex')]
-_LEFT = ['metrics.json', 'predictions.parquet', 'gt.csv', 'pred.csv', 'submission.json', 'slices.csv',
-         'error_runs.csv', *RESULTS, 'report.html']   # files that a run leaves, beside the folder `figures`
-
-def _remove_earlier(settings):
-    "Removes what an earlier run left, but not `parts`: the finished clips."
-    out = project_path(settings.out_dir)
-    if (out / 'metrics.json').exists(): print(f'the evaluation in {settings.out_dir} is replaced')
-    for name in _LEFT: (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / 'figures', ignore_errors=True)
+_LEAVES = ['settings.json', 'metrics.json', 'predictions.parquet', 'gt.csv', 'pred.csv', 'submission.json',
+           'slices.csv', 'error_runs.csv', *RESULTS, 'report.html']       # beside figures
 
 # %% ../nbs/33_evaluation_report.ipynb #start-evaluation
 def start_evaluation(
     settings: EvaluateSettings, # checked parameters
 ) -> Evaluation: # without predictions
-    "Begins a run: reads what the parameters refer to, removes an earlier run's results, writes settings.json."
-    if settings.split == 'test' and settings.stride != 1:
-        raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
-                         'a submission needs every crop; nothing was run')
+    "Begins a run: refuses what can be refused, and claims the folder. An earlier run's results stay as they are."
     run = Evaluation(settings, project_path(settings.out_dir))
     run.temperature = fitted_value(settings.temperature, 'fitted_temperature')
     run.threshold = _given_threshold(settings, run.temperature)
     run.notes = fitted_notes(settings.model_dump())
-    _remove_earlier(settings)
-    start_run(settings.out_dir, settings)
+    check_folder(run.out, 'evaluate', _LEAVES)
+    check_evaluation(settings)
+    claim_folder(run.out, 'evaluate.ipynb')
     figures.set_style()
     return run
 
@@ -422,9 +416,11 @@ def start_evaluation(
 def predict_rows(
     run: Evaluation, # as `start_evaluation` returns it
 ) -> pd.DataFrame: # the predictions table, which is also kept in `run`
-    "Scores the split; writes pred.csv and gt.csv; prints what a reader must know."
+    """Scores the split; then replaces an earlier run's results by settings.json, pred.csv and gt.csv.
+    Prints what a reader must know."""
     as_numbers = dict(temperature=run.temperature, threshold=0.5)     # the files that held them may be removed
     table = predict_split(run.settings.model_copy(update=as_numbers))
+    start_run(run.out, run.settings, 'evaluate', _LEAVES)
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')
     run.notes += _row_notes(run, table.attrs['clips'], unknown)

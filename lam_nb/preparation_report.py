@@ -18,11 +18,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, data_folders, duration, project_path, start_run, write_json
+from .runs import atomic_path, data_folders, duration, project_path, write_json
+from .folders import check_folder, claim_folder, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
-from .annotations import label_audit, load_segments, split_clips
+from .annotations import annotation_file, label_audit, load_segments, split_clips
 from .sample import make_sample
-from .preparation import PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
+from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
 from .data_checks import alignment, ego4d_table, write_official_files
 from .windows import window_strips
 
@@ -59,15 +60,26 @@ class Preparation(ReportedRun):
     def with_status(self, *status: str) -> pd.DataFrame: return self.made[self.made.status.isin(status)]
 
 # %% ../nbs/34_preparation_report.ipynb #start-preparation
+_LEAVES = ['settings.json', 'summary.json', 'skipped.csv', 'report.html']       # beside figures
+
 def start_preparation(
     settings: PrepareSettings, # checked parameters
 ) -> Preparation: # without faces
-    "Begins a run: makes the sample data when they are asked for, writes settings.json."
+    "Begins a run: makes the sample data when they are asked for, claims the folders, writes settings.json."
     run = Preparation(settings, project_path(settings.out_dir))
+    check_folder(run.out, 'prepare', _LEAVES)
     if run.is_sample: make_sample(run.root)
-    start_run(settings.out_dir, settings)
+    for split in settings.splits:
+        if split != 'test': annotation_file(run.root, split)                     # FileNotFoundError now
+    claim_folder(run.store, f'prepare.ipynb with {_store_settings(settings)}', _store_settings(settings))
+    start_run(run.out, settings, 'prepare', _LEAVES)
     figures.set_style()
     return run
+
+def _store_settings(settings):
+    "What runs that fill one face store at the same time must agree on, in words."
+    names = [*sorted(STORED), 'labels', 'max_gap', 'frame_offset', 'source']
+    return ', '.join(f'{name} = {getattr(settings, name)}' for name in names)
 
 # %% ../nbs/34_preparation_report.ipynb #overview-table
 def overview_table(
@@ -361,6 +373,7 @@ def write_preparation(
         lead += (f' Shard {s.shard} of {s.num_shards}: the table of clips has its own; '
                  'splits, left out and labels are of all.')
     report = write_report(run.out / 'report.html', 'Data preparation', lead, preparation_facts(run), sections)
+    for folder in (run.out, run.store): release_folder(folder)
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(run.made)} clips failed (the others are done), '
                            f'first: {failed.reason.iloc[0]}; see {report}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_parameters', 'given_parameters', 'project_path', 'data_folders', 'atomic_path', 'atomic_folder',
-           'write_json', 'duration', 'Progress', 'provenance', 'start_run']
+           'write_json', 'duration', 'Progress', 'provenance']
 
 # %% ../nbs/00_runs.ipynb #imports
 import ast, difflib, json, os, platform, shutil, subprocess, sys, tempfile, time
@@ -236,14 +236,3 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
-
-# %% ../nbs/00_runs.ipynb #start-run
-def start_run(
-    out_dir: str | Path, # the run's folder, made when it is missing
-    settings: Settings, # its checked parameters
-) -> Path: # the folder, absolute
-    "Makes the run's folder and writes `settings.json`: parameters and provenance."
-    out = project_path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / 'settings.json', dict(parameters=settings.model_dump(), provenance=provenance()))
-    return out

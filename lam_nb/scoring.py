@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value', 'load_model', 'EvaluateSettings',
-           'predict_process', 'predict_split']
+           'predict_process', 'predict_split', 'check_evaluation']
 
 # %% ../nbs/28_scoring.ipynb #imports
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +18,13 @@ import pandas as pd
 import torch
 from pydantic import Field, field_validator
 
-from .runs import Settings, project_path
+from .runs import Settings, data_folders, project_path
 from .processes import launch
 from .devices import choose_device, set_arithmetic
+from .faces import store_path
 from .data_checks import stored_clips
 from .models import MODELS, load_weights, make_model, model_class, model_name, read_checkpoint
-from .inference import mean_logit, predict, sigmoid
+from .inference import mean_logit, predict, sigmoid, survey_stores
 
 # %% ../nbs/28_scoring.ipynb #smooth
 def smooth_scores(
@@ -200,3 +203,18 @@ def predict_split(
     for name in ('temperature', 'threshold'):
         if isinstance(parameters[name], str): parameters[name] = str(project_path(parameters[name]))
     return launch(predict_process, parameters, num_processes=settings.num_processes)
+
+# %% ../nbs/28_scoring.ipynb #check-evaluation
+def check_evaluation(
+    settings: EvaluateSettings, # checked parameters; relative paths as in `project_path`
+):
+    "Loads every model and opens every face store; ValueError or FileNotFoundError if `predict_split` would fail."
+    if settings.split == 'test' and settings.stride != 1:
+        raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
+                         'a submission needs every crop; nothing was run')
+    data_dir, faces_dir = data_folders(settings)
+    with redirect_stdout(StringIO()): clips = stored_clips(data_dir, faces_dir, settings.split)   # said later
+    paths = [store_path(faces_dir, uid) for uid in clips]
+    for checkpoint in settings.checkpoints or [settings.checkpoint]:
+        model, size, _ = load_model(project_path(checkpoint), settings.model)
+        survey_stores(paths, settings.stride, model.size or size)
