@@ -401,7 +401,7 @@ _LEAVES = ['settings.json', 'metrics.json', 'predictions.parquet', 'gt.csv', 'pr
 def start_evaluation(
     settings: EvaluateSettings, # checked parameters
 ) -> Evaluation: # without predictions
-    "Begins a run: refuses what can be refused, and claims the folder. An earlier run's results stay as they are."
+    "Begins a run: refuses what can be refused, claims the folder. An earlier run's results stay for now."
     run = Evaluation(settings, project_path(settings.out_dir))
     run.temperature = fitted_value(settings.temperature, 'fitted_temperature')
     run.threshold = _given_threshold(settings, run.temperature)

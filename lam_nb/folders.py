@@ -95,6 +95,12 @@ def claim_folder(
         release_folder(folder)
         raise ValueError(_refusal(folder, users[0]))
 
+def _begin_touching():
+    "Starts the signs of life, once in a process."
+    if not any(t.name == 'lam_nb-claims' for t in threading.enumerate()):
+        threading.Thread(target=_touch_claims, daemon=True, name='lam_nb-claims').start()
+
+# %% ../nbs/02_folders.ipynb #release-folder
 def release_folder(
     folder: str | Path, # claimed, or not
 ):
@@ -107,14 +113,9 @@ def release_folder(
 def _release_all():
     for file in list(_claims): release_folder(file.parent)
 
-def _begin_touching():
-    "Starts the signs of life, once in a process."
-    if not any(t.name == 'lam_nb-claims' for t in threading.enumerate()):
-        threading.Thread(target=_touch_claims, daemon=True, name='lam_nb-claims').start()
-
 # %% ../nbs/02_folders.ipynb #listing
 _LISTING = '.files.json'
-_KINDS = dict(splits='prepare', epochs='train', split='evaluate', runs='compare')  # a parameter of one kind only
+_KINDS = dict(splits='prepare', epochs='train', split='evaluate', runs='compare')  # a parameter of one kind
 
 def _listed(out, leaves):
     "The kind of run that a folder holds, and its files; (None, []) if it holds none."
@@ -159,6 +160,7 @@ def check_folder(
         raise ValueError(f'{out} holds {", ".join(foreign[:4])}{" ..." * (len(foreign) > 4)}, which no run of '
                          f'{kind}.ipynb has left there: choose another out_dir, or move them away')
 
+# %% ../nbs/02_folders.ipynb #list-files
 def list_files(
     out: Path, # the run's folder; one that has no list stays without
     *names: str, # of files that will be written there
@@ -187,7 +189,7 @@ def start_run(
     claim_folder(out, f'{kind}.ipynb', group)
     own = [out / name for name in _listed(out, leaves)[1] if name not in keep and (out / name).is_file()]
     if any(file.name != 'settings.json' for file in own) and not keep:
-        print(f'the results of an earlier run in {out_dir} are replaced')
+        print(f'the results of an earlier run in {out.name} are replaced')
     for file in own: file.unlink()
     write_json(out / _LISTING, dict(kind=kind, files=[*leaves]))
     write_json(out / 'settings.json', dict(parameters=settings.model_dump(), provenance=provenance()))

@@ -208,7 +208,7 @@ def predict_split(
 def check_evaluation(
     settings: EvaluateSettings, # checked parameters; relative paths as in `project_path`
 ):
-    "Loads every model and opens every face store; ValueError or FileNotFoundError if `predict_split` would fail."
+    "Loads every model, opens every store; ValueError or FileNotFoundError if `predict_split` would fail."
     if settings.split == 'test' and settings.stride != 1:
         raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
                          'a submission needs every crop; nothing was run')

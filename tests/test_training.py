@@ -20,7 +20,8 @@ from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.processes import Stopped
 from lam_nb.training import TrainSettings
-from lam_nb.launching import live_display, main, train, train_process
+from lam_nb.launching import main, train, train_process
+from lam_nb.live import live_display
 
 
 def settings(sample, out, **changes):
