@@ -29,7 +29,7 @@ from lam_nb.runs import (
     write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
 from .devices import choose_device, keep_memory, set_arithmetic
-from .data_checks import stored_clips
+from .data_checks import stored_clips, warn_of_shared
 from .windows import FaceWindows
 from .models import read_checkpoint
 from .evaluation import _METRICS
@@ -328,7 +328,8 @@ def start_training(
     "Makes the run's folder with settings.json and params.yaml; a refusal touches nothing."
     model = model_for(settings)
     with redirect_stdout(StringIO()):                                   # the training prints it
-        for split in ('train', 'val'): stored_clips(*data_folders(settings), split)
+        clips = {split: stored_clips(*data_folders(settings), split) for split in ('train', 'val')}
+    warn_of_shared(data_folders(settings)[0], clips)
     begun = [s for s in seed_settings(settings) if _resumes(s)]
     data = data_hash(train_windows(settings, model)) if begun else ''
     for s in begun: check_resume(s, data)
