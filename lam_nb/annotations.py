@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['track_boxes', 'fill_track', 'social_segments', 'label_frames', 'check_id', 'clip_tracks', 'clip_faces', 'sample_rows',
-           'annotation_file', 'load_annotations', 'clips_of', 'split_clips', 'load_faces', 'gap_lengths',
-           'load_segments', 'label_audit']
+           'annotation_file', 'load_annotations', 'clips_of', 'split_clips', 'load_faces']
 
 # %% ../nbs/10_annotations.ipynb #imports
 import json, warnings
 from collections import Counter
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .text_files import (
+    id_in_line, is_plain, is_there, list_lines, nearest_name, shown_text, text_bytes, warn_of_names)
+
 # %% ../nbs/10_annotations.ipynb #numbers
 _KEYS = ('frame', 'x', 'y', 'width', 'height')
 _MAX_FRAME, _MAX_PIXEL = 1_000_000, 1e6          # 9 hours, and more than any frame has: the rest is an error
+_LONG_GAP, _MAX_GAP = 1_800, 9_000               # a minute: said; five minutes, an Ego4D clip: never filled
 
 def _numbers(track):
     "(n, 5) floats of a track's items, and what is wrong with each item ('' = nothing)."
@@ -45,24 +49,26 @@ def _fault(item):
 # %% ../nbs/10_annotations.ipynb #track-boxes
 def track_boxes(
     track: list | np.ndarray, # items: frame (0-based), x, y, width, height (pixels); or these as (n, 5)
+    n_frames: int | None=None, # of the clip; None: unknown
 ) -> tuple: # frames (n,) int64 ascending; boxes (n, 4) x1, y1, x2, y2 pixels; left out: reason -> frames
     "The usable boxes of a track, sorted by frame. A frame may occur more than once."
     values, faults = _numbers(track)
     order = np.argsort(values[:, 0], kind='stable')
-    values, faults = values[order], _box_faults(values[order], faults[order])
+    values, faults = values[order], _box_faults(values[order], faults[order], n_frames)
     keep = faults == ''
     left_out = {reason: values[faults == reason, 0] for reason in dict.fromkeys(faults[~keep])}
     frame, x, y, w, h = values[keep].T                                             # each (n,)
     x, y = np.maximum(x, 0), np.maximum(y, 0)
     return frame.astype(np.int64), np.stack([x, y, x + w, y + h], axis=1), left_out
 
-def _box_faults(values, faults):
+def _box_faults(values, faults, n_frames):
     "The faults of boxes (n, 5), with those added that their numbers show."
     frame, size = values[:, 0], np.abs(values[:, 1:]).max(axis=1, initial=0)       # size: NaN where any is NaN
     whole = (frame >= 0) & (frame <= _MAX_FRAME) & (np.floor(frame) == frame)
     for bad, reason in ((~whole, f'frame is no whole number from 0 to {_MAX_FRAME}'),
                         (~(size <= _MAX_PIXEL), f'box is not finite or beyond {_MAX_PIXEL:.0f} pixels'),
                         (frame == 0, 'frame 0'),
+                        (frame > 2 * (n_frames or np.inf), f"frame far behind the clip's {n_frames} frames"),
                         ((values[:, 3:] <= 0).any(axis=1), 'box without width or height')):
         faults[bad & (faults == '')] = reason
     return faults
@@ -75,13 +81,12 @@ def fill_track(
 ) -> tuple: # frames (m,); boxes (m, 4); interpolated (m,) bool
     "A track with its gaps filled by linear interpolation."
     gaps = frames[-1] - frames[0] + 1 > len(frames)                                # official: by counting boxes
-    full, filled, added = (_interpolated if gaps else _last_boxes)(frames, boxes)
+    long = np.diff(frames) - 1 > (np.inf if max_gap is None else max_gap)          # (n - 1,)
+    parts = (np.split(values, np.flatnonzero(long) + 1) for values in (frames, boxes))
+    pieces = [(_interpolated if gaps else _last_boxes)(*piece) for piece in zip(*parts)]
+    full, filled, added = (np.concatenate(values) for values in zip(*pieces))
     filled[:, 2:] = filled[:, :2] + (filled[:, 2:] - filled[:, :2])              # official rounding: x1 + width
-    if max_gap is None: return full, filled, added
-    known = full[~added]
-    missing = np.diff(known, append=known[-1] + 1) - 1                             # after each known frame
-    short = ~added | (missing[np.searchsorted(known, full, 'right') - 1] <= max_gap)
-    return full[short], filled[short], added[short]
+    return full, filled, added
 
 def _interpolated(frames, boxes):
     "All frames from the first to the last, with boxes, and whether each was added."
@@ -102,8 +107,10 @@ def _left_out(clip_uid, reason, track_id='', frame=None, count=1):
 def _person(value):
     "A person's id without quotes and spaces around it; None for no id at all, ValueError for what is no id."
     if value is None: return None
-    if type(value) in (str, int): return str(value).strip(' \t\n\'"')
-    raise ValueError(f'{type(value).__name__} for a person id')
+    if type(value) not in (str, int): raise ValueError(f'{type(value).__name__} for a person id')
+    name = str(value).strip(' \t\n\'"')
+    if name == shown_text(name): return name
+    raise ValueError('odd or endless text for a person id')
 
 def _segment_fault(segment, kind):
     "What keeps a segment from being used; '' if nothing does."
@@ -209,7 +216,7 @@ def _paths_of(person):
     if not isinstance(paths, list):
         what = 'null' if paths is None else 'no list'
         return [('', name, None, f'person {name[:40]!r}: tracking_paths is {what}')]
-    ids = [str(p.get('track_id', ''))[:200] if isinstance(p, dict) else '' for p in paths]
+    ids = [shown_text(p.get('track_id', '')) if isinstance(p, dict) else '' for p in paths]
     return [(track_id, name, path, _track_fault(path, name)) for track_id, path in zip(ids, paths)]
 
 def _track_fault(path, person):
@@ -239,7 +246,7 @@ def _faces_frame(uid, parts):
 # %% ../nbs/10_annotations.ipynb #clip-faces
 def clip_faces(
     clip: dict, # one clip of an annotation file
-    max_gap: int | None=None, # longest gap to be filled, in missing frames; None: every gap (official)
+    max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official': every looking segment counts; 'is_at_me': only those marked so
 ) -> tuple: # faces table of the clip; list of what was left out (clip_uid, track_id, frame, reason, count)
     "The faces of one clip, labelled, gaps filled, and an account of what was left out."
@@ -250,13 +257,27 @@ def clip_faces(
     if labels == 'is_at_me' and segments is not None: segments = segments[segments['is_at_me']]
     mine = {} if segments is None else dict(list(segments.groupby('person_id')))
     for track_id, person, items in tracks:
-        frames, boxes, left_out = track_boxes(items)
-        skipped += _track_skips(uid, track_id, frames, left_out)
+        frames, boxes, left_out = track_boxes(items, _length(clip))
+        skipped += _track_skips(uid, track_id, frames, left_out | _far_apart(frames, max_gap))
         if not len(frames): continue
-        frames, boxes, added = fill_track(frames, boxes, max_gap)
+        frames, boxes, added = fill_track(frames, boxes, _MAX_GAP if max_gap is None else max_gap)
         known = None if segments is None else mine.get(person, segments[:0])
         parts.append((track_id, person, frames, boxes, added, label_frames(frames, known)))
     return _faces_frame(uid, parts), skipped
+
+def _length(clip):
+    "The number of frames of a clip, None if its annotations do not say it."
+    first, last = clip.get('video_start_frame'), clip.get('video_end_frame')
+    return int(last - first) if _is_frame(first) and _is_frame(last) and first < last else None
+
+def _far_apart(frames, max_gap):
+    "What is to be said about gaps that the official rule fills, reason -> the frames before them."
+    if max_gap is not None: return {}
+    missing, before = np.diff(frames) - 1, frames[:-1]
+    found = {f'gap of more than {_MAX_GAP} frames: not filled': before[missing > _MAX_GAP],
+             f'gap of more than {_LONG_GAP} frames: filled by a straight line; max_gap sets a limit':
+                 before[(missing > _LONG_GAP) & (missing <= _MAX_GAP)]}
+    return {why: at for why, at in found.items() if len(at)}
 
 def _track_skips(uid, track_id, frames, left_out):
     "Rows of what was left out of one track, with the first frame of each kind."
@@ -294,7 +315,7 @@ def annotation_file(
     _check_split(split)
     tried = [Path(data_dir) / folder / _FILES[split] for folder in ('json', 'v2/annotations', 'annotations')]
     for path in tried:
-        if path.is_file(): return path
+        if is_there(path): return path
     raise FileNotFoundError(f"No annotations of split {split!r}: looked for {', '.join(map(str, tried))}. "
                             "Set data_dir, or get them by: ego4d -o DIR --datasets annotations -y")
 
@@ -304,17 +325,18 @@ def _check_split(split):
     raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}.")
 
 # %% ../nbs/10_annotations.ipynb #check-clip
-def _check_clip(clip, where):
-    "Raise what makes a clip unusable as a whole; `where` says which one it is."
-    if not isinstance(clip, dict): raise ValueError(f'{where} is {type(clip).__name__}, expected an object.')
-    older = 'social_segments' in clip or any(str(k).startswith('parent_') for k in clip)
+def _clip_fault(clip, where):
+    "What makes a clip unusable as a whole, '' if nothing does; `where` says which one it is."
+    if not isinstance(clip, dict): return f'{where} is {type(clip).__name__}, expected an object.'
+    older = 'social_segments' in clip or any(k.startswith('parent_') for k in clip)
     if older and 'social_segments_looking' not in clip:
-        raise ValueError(f"{where} ({clip.get('clip_uid')}) has keys of Ego4D's pre-release (social_segments, "
-                         "parent_*); version 2 is expected (social_segments_looking, video_*). "
-                         "Get it by: ego4d -o DIR --datasets annotations -y")
-    if 'clip_uid' not in clip:
-        raise ValueError(f"{where} has no key 'clip_uid'; its keys: {', '.join(map(str, clip))[:200]}.")
-    check_id(clip['clip_uid'], f'{where}: clip_uid')
+        return (f"{where} ({shown_text(clip.get('clip_uid'))}) has keys of Ego4D's pre-release ("
+                "social_segments, parent_*); version 2 is expected (social_segments_looking, video_*). "
+                "Get it by: ego4d -o DIR --datasets annotations -y")
+    if 'clip_uid' not in clip: return f"{where} has no key 'clip_uid'; its keys: {shown_text(', '.join(clip))}."
+    try: check_id(clip['clip_uid'], f'{where}: clip_uid')
+    except ValueError as e: return str(e)
+    return ''
 
 def _list_of(obj, key, where):
     "The list `obj[key]`, or an error that says where it should have been."
@@ -323,20 +345,36 @@ def _list_of(obj, key, where):
     got = f'{key!r} is {type(value).__name__}' if isinstance(obj, dict) and key in obj else f'no key {key!r}'
     raise ValueError(f"{where}: {got}, expected a list. Is this one of Ego4D's av_*.json files?")
 
+def _usable(videos):
+    "The videos with the clips that can be used, and (where, what is wrong there) of the others."
+    kept, faults = [], []
+    for i, video in enumerate(videos):
+        try: clips = _list_of(video, 'clips', f'videos[{i}]')
+        except ValueError as e:
+            faults.append((f'videos[{i}]', str(e)))
+            continue
+        all_clips = {f'videos[{i}].clips[{j}]': clip for j, clip in enumerate(clips)}
+        bad = {where: why for where, clip in all_clips.items() if (why := _clip_fault(clip, where))}
+        faults += bad.items()
+        kept.append({**video, 'clips': [clip for where, clip in all_clips.items() if where not in bad]})
+    return kept, faults
+
 # %% ../nbs/10_annotations.ipynb #load-annotations
 def load_annotations(
     path: str | Path, # one of av_train.json, av_val.json, av_test_unannotated.json
     compact: bool = False, # tracks as (n, 5) arrays of frame, x, y, width, height instead of lists of items
-) -> dict: # its content; every clip is an object with a usable clip_uid
+) -> dict: # its content, every clip with a usable clip_uid; `left_out`: (where, fault) of others
     "Read one annotation file and check it down to its clips."
-    path = Path(path)
-    try: annotations = json.loads(path.read_bytes(), object_hook=_compact if compact else None)
+    path, data = Path(path), text_bytes(path)
+    try: annotations = json.loads(data, object_hook=_compact if compact else None)
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path}: no {json.detect_encoding(data)} text (fault at byte {e.start:,}). '
+                         'Save it as UTF-8, or download it again.') from e
     except (ValueError, RecursionError) as e:
         raise ValueError(f'{path}: no complete JSON file ({e}). Download it again.') from e
-    for i, video in enumerate(_list_of(annotations, 'videos', path)):
-        where = f'{path}: videos[{i}]'
-        for j, clip in enumerate(_list_of(video, 'clips', where)): _check_clip(clip, f'{where}.clips[{j}]')
-    return annotations
+    videos, faults = _usable(_list_of(annotations, 'videos', path))
+    if faults and not any(video['clips'] for video in videos): raise ValueError(f'{path}: {faults[0][1]}')
+    return annotations | dict(videos=videos, left_out=faults)
 
 def _compact(obj):
     "A tracking path with its items as one (n, 5) array; anything else, or odd, as it is."
@@ -356,6 +394,31 @@ def clips_of(
 
 def _all_clips(annotations): return [clip for video in annotations['videos'] for clip in video['clips']]
 
+# %% ../nbs/10_annotations.ipynb #read-list
+def _read_list(path, known):
+    "The clip ids of a list, each once, and (line, fault) of other lines; `known()`: ids of the annotations."
+    lines = list_lines(path)
+    if not lines: raise ValueError(f'{path} is empty: expected one clip_uid a line. '
+                                   'Delete it to have the list made from the annotations.')
+    ids = set() if all(is_plain(line) for _, line in lines) else known()
+    uids, faults = {}, []                                        # uids: clip id -> its line
+    for n, line in lines:
+        try: uids.setdefault(check_id(id_in_line(line, ids)), (n, line))
+        except ValueError as e: faults.append((shown_text(line), f'{path.name}, line {n}: {e}'))
+    if not uids: raise ValueError(f'{path.parent / faults[0][1]}')
+    _warn_of_lines(path, uids, faults, len(lines))
+    return list(uids), faults
+
+def _warn_of_lines(path, uids, faults, n_lines):
+    "Warns of lines of a list that were not ids as they should be."
+    again, of = n_lines - len(uids) - len(faults), f'of {n_lines} lines'
+    read = [f'line {n}, {line!r:.80}, as {uid!r}' for uid, (n, line) in uids.items() if line != uid]
+    for said in ([f'{again} clips are listed more than once; each is used once.'] * (again > 0)
+                 + [f'{len(read)} {of} were read as ids, first: {line}.' for line in read[:1]]
+                 + [f'{len(faults)} {of} left out, first: {why}' for _, why in faults[:1]]):
+        warnings.warn(f'{path}: {said}', stacklevel=5)
+
+
 # %% ../nbs/10_annotations.ipynb #split-clips
 def split_clips(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
@@ -363,144 +426,76 @@ def split_clips(
     annotations: dict | None=None, # what `load_annotations` gave, if it was read already
 ) -> list: # clip ids in the list's order
     "The clips of a split: from `split/<split>.list` where there is one, else from the annotations."
+    return _split_clips(data_dir, split, annotations)[0]
+
+def _split_clips(data_dir, split, annotations=None):
+    "The clips of a split, and (line, fault) of the lines of its list that hold none."
     _check_split(split)
     path = Path(data_dir) / 'split' / f'{split}.list'
-    if path.is_file(): return _read_list(path)
+    if is_there(path): return _read_list(path, lambda: _annotated_ids(data_dir, split, annotations))
+    warn_of_names(path)
     clips = clips_of(annotations or load_annotations(annotation_file(data_dir, split), compact=True))
     annotated = lambda clip: clip.get('social_segments_looking') is not None
-    return [uid for uid, clip in clips.items() if split == 'test' or annotated(clip)]
+    return [uid for uid, clip in clips.items() if split == 'test' or annotated(clip)], []
 
-def _read_list(path):
-    "The clip ids of a list, each once."
-    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
-    uids = [check_id(line, f'{path}, line {n}: clip_uid') for n, line in enumerate(lines, 1) if line]
-    if not uids: raise ValueError(f'{path} is empty: expected one clip_uid a line. '
-                                  'Delete it to have the list made from the annotations.')
-    once = list(dict.fromkeys(uids))
-    if len(once) == len(uids): return once
-    more = len(uids) - len(once)
-    warnings.warn(f'{path}: {more} clips are listed more than once; each is used once.', stacklevel=3)
-    return once
+def _annotated_ids(data_dir, split, annotations):
+    "The clip ids of a split's annotations; none if there is no file."
+    if annotations: return set(clips_of(annotations))
+    try: path = annotation_file(data_dir, split)
+    except FileNotFoundError: return set()
+    return _ids_in(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+@lru_cache(4)
+def _ids_in(path, *stamp): return set(clips_of(load_annotations(path, compact=True)))
 
 # %% ../nbs/10_annotations.ipynb #load-faces
 def load_faces(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
     split: str, # train, val or test
     clips: list | None=None, # only these of the split's clips; None: all
-    max_gap: int | None=None, # longest gap to be filled, in missing frames; None: every gap (official)
+    max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official' or 'is_at_me'
 ) -> tuple: # faces table; skipped table (clip_uid, track_id, frame, reason, count, file)
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
-    path, annotations, listed, wanted = _read_split(data_dir, split, clips)
-    known = clips_of(annotations)
-    if listed and not any(uid in known for uid in listed):
-        raise ValueError(f'None of the {len(listed)} clips listed for {split!r}, first {listed[0]}, is in '
-                         f'{path}: list and annotations do not belong together. '
-                         'Replace one of them, or delete the list.')
+    path = annotation_file(data_dir, split)
+    annotations = load_annotations(path, compact=True)
+    (listed, faults), known = _split_clips(data_dir, split, annotations), clips_of(annotations)
+    if listed and not set(listed) & set(known): raise ValueError(_no_clip(path, split, listed, known))
+    wanted = sorted(listed if clips is None else set(clips) & set(listed))
     parts = [clip_faces(known[uid], max_gap, labels) for uid in wanted if uid in known]
     tables = [faces for faces, _ in parts if len(faces)] or [_faces_frame('', [])]
-    skipped = _clip_skips(split, annotations, wanted) + [row for _, rows in parts for row in rows]
+    skipped = [_left_out(*fault) for fault in annotations['left_out'] + faults]
+    skipped += _clip_skips(split, annotations, wanted) + [row for _, rows in parts for row in rows]
     return pd.concat(tables, ignore_index=True), _skipped_frame(skipped, path.name)
+
+def _no_clip(path, split, listed, known):
+    "The message for a list of which the annotations have no clip."
+    near = next(filter(None, (_near(uid, known) for uid in listed[:20])), '')
+    advice = 'Write the ids in the list as they stand there.' if near else (
+        f'It has {", ".join(list(known)[:2]) or "no clips"}: list and annotations do not belong together. '
+        'Replace one of them, or delete the list.')
+    return f'None of {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}{near}. {advice}'
+
+
+# %% ../nbs/10_annotations.ipynb #read-split
+def _near(uid, known):
+    "What the annotations have instead of an unknown id, as the end of a sentence; '' if nothing is near."
+    of_video = [k for k, clip in known.items() if uid in (clip.get('video_uid'), clip.get('source_clip_uid'))]
+    if of_video: return f': it is no clip_uid, but the video of {of_video[0]!r}'
+    near = nearest_name(uid, known)
+    return f', which has {near!r}' if near else ''
 
 def _clip_skips(split, annotations, wanted):
     "Rows of the clips that are wanted and not there, and of those that are there more than once."
-    times = Counter(clip['clip_uid'] for clip in _all_clips(annotations))
+    times, known = Counter(clip['clip_uid'] for clip in _all_clips(annotations)), clips_of(annotations)
     why = f'listed for {split} but not in the annotations'
     more, again = [uid for uid in wanted if times[uid] > 1], 'clip occurs twice: the first was kept'
-    return [_left_out(uid, why) for uid in wanted if not times[uid]] + [
+    return [_left_out(uid, why + _near(uid, known)) for uid in wanted if not times[uid]] + [
         _left_out(uid, again, count=times[uid] - 1) for uid in more]
-
-# %% ../nbs/10_annotations.ipynb #read-split
-def _read_split(data_dir, split, clips):
-    "A split's annotation file, its content, the split's clips, and those of them that are wanted, sorted."
-    path = annotation_file(data_dir, split)
-    annotations = load_annotations(path, compact=True)
-    listed = split_clips(data_dir, split, annotations)
-    return path, annotations, listed, sorted(listed if clips is None else set(clips) & set(listed))
 
 def _skipped_frame(rows, file):
     "The skipped table from its rows."
     table = pd.DataFrame(rows, columns=['clip_uid', 'track_id', 'frame', 'reason', 'count'])
     table = table.astype(dict(clip_uid=str, track_id=str, frame='Int64', reason=str, count='int64'))
     return table.assign(file=file)
-
-# %% ../nbs/10_annotations.ipynb #gap-lengths
-def gap_lengths(
-    faces: pd.DataFrame, # faces table
-) -> np.ndarray: # (rows,) int64: missing frames of the gap that the row fills; 0 for an annotated row
-    "How long the gap is in which each row was interpolated."
-    if not len(faces): return np.zeros(0, np.int64)
-    added = faces['interpolated'].to_numpy()
-    track = faces.groupby(['clip_uid', 'track_id'], sort=False).ngroup().to_numpy()
-    starts = np.r_[True, (added[1:] != added[:-1]) | (track[1:] != track[:-1])]   # a run: same track, same flag
-    run = np.cumsum(starts) - 1
-    return np.where(added, np.bincount(run)[run], 0)
-
-# %% ../nbs/10_annotations.ipynb #load-segments
-def load_segments(
-    data_dir: str | Path, # folder of the data
-    split: str, # train, val or test
-    clips: list | None=None, # only these of the split's clips; None: all
-) -> pd.DataFrame: # clip_uid, person_id ('': nobody), start_frame, end_frame (both included), is_at_me, present
-    "The looking segments of a split, as the audit needs them."
-    _, annotations, _, wanted = _read_split(data_dir, split, clips)
-    known = clips_of(annotations)
-    empty = _clip_segments(dict(clip_uid='', persons=[], social_segments_looking=[]))
-    parts = [empty, *(_clip_segments(known[uid]) for uid in wanted if uid in known)]
-    columns = ['clip_uid', 'person_id', 'start_frame', 'end_frame', 'is_at_me', 'present']
-    return pd.concat(parts, ignore_index=True)[columns]
-
-def _clip_segments(clip):
-    "All usable looking segments of a clip, also those without a person."
-    segments = clip.get('social_segments_looking')
-    segments = segments if isinstance(segments, list) else []
-    nobody = sum(_segment_fault(s, 'looking') == 'looking segment without a person' for s in segments)
-    persons = [p for p in clip.get('persons') or [] if isinstance(p, dict)]
-    ids = {_person(p['person_id']) for p in persons if type(p.get('person_id')) in (str, int)}
-    table, _ = social_segments({**clip, 'social_segments_looking': segments})
-    unnamed = pd.DataFrame(dict(person_id=[''] * nobody, start_frame=0, end_frame=-1, is_at_me=False))
-    table = pd.concat([table, unnamed], ignore_index=True)
-    return table.assign(clip_uid=clip['clip_uid'], present=table['person_id'].isin(ids))
-
-# %% ../nbs/10_annotations.ipynb #label-audit
-def label_audit(
-    faces: pd.DataFrame, # faces table of a split
-    segments: pd.DataFrame, # as `load_segments` returns it, same clips
-    split: str='', # names the row
-) -> pd.DataFrame: # one row of counts
-    "Count what may be doubted about a split's labels: one row, to be stacked for several splits."
-    counts = _count_faces(faces, segments) | _count_segments(faces, segments)
-    return pd.DataFrame({k: [int(v)] for k, v in counts.items()}, index=pd.Index([split], name='split'))
-
-def _count_faces(faces, segments):
-    "What may be doubted about rows of the faces table."
-    positive, gap = (faces['label'] == 1).to_numpy(), gap_lengths(faces)
-    at_me, _ = _rows_in(faces, segments[segments['is_at_me']])
-    tracks = faces[['clip_uid', 'track_id']].drop_duplicates()
-    return {
-        'clips': faces['clip_uid'].nunique(), 'tracks': len(tracks), 'faces': len(faces),
-        'unknown': (faces['label'] == -1).sum(), 'positive': positive.sum(),
-        'positive, is_at_me': (positive & at_me).sum(), 'positive, not is_at_me': (positive & ~at_me).sum(),
-        'interpolated': (gap > 0).sum(), **{f'interpolated, gap > {n}': (gap > n).sum() for n in (1, 15, 150)},
-        'positive, interpolated': (positive & (gap > 0)).sum()}
-
-# %% ../nbs/10_annotations.ipynb #rows-in
-def _count_segments(faces, segments):
-    "What may be doubted about looking segments."
-    named, present = segments['person_id'].ne('').to_numpy(), segments['present'].to_numpy()
-    _, holds_face = _rows_in(faces, segments)
-    return {'segments': len(segments), 'segments, nobody named': (~named).sum(),
-            'segments, person absent': (named & ~present).sum(),
-            'segments, no face': (named & present & ~holds_face).sum()}
-
-def _rows_in(faces, segments):
-    "Which faces lie in one of the segments of their person, and which segments hold a face."
-    inside, holds_face = np.zeros(len(faces), bool), np.zeros(len(segments), bool)
-    frame, groups = faces['frame'].to_numpy(), faces.groupby(['clip_uid', 'person_id']).indices
-    keys = zip(segments['clip_uid'], segments['person_id'], segments['start_frame'], segments['end_frame'])
-    for i, (uid, person, start, end) in enumerate(keys):
-        rows = groups.get((uid, person), np.zeros(0, int))
-        rows = rows[(frame[rows] >= start) & (frame[rows] <= end)]
-        inside[rows], holds_face[i] = True, len(rows) > 0
-    return inside, holds_face

@@ -24,7 +24,7 @@ from .reports import ReportedRun, setting_sections, write_report
 from .sample import pose_only_scores
 from .faces import ClipFaces, challenge_root, store_path
 from .preparation import PrepareSettings, split_faces
-from .data_checks import left_out_clips, left_out_note, stored_clips
+from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
 from .windows import window_strips
 from .evaluation import (
     add_labels, bootstrap_by_clip, lam_metrics, row_keys, write_official, write_submission)
@@ -406,6 +406,7 @@ def start_evaluation(
     run.temperature = fitted_value(settings.temperature, 'fitted_temperature')
     run.threshold = _given_threshold(settings, run.temperature)
     run.notes = fitted_notes(settings.model_dump())
+    if settings.split == 'val': run.notes += warn_of_shared(run.root)
     check_folder(run.out, 'evaluate', _LEAVES)
     check_evaluation(settings)
     claim_folder(run.out, 'evaluate.ipynb')

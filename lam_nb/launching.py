@@ -26,7 +26,7 @@ from .processes import Stopped, gather_values, launch, rank_and_size
 from .folders import check_folder, claim_folder, release_folder, start_run
 from .live import live_display
 from .devices import choose_device, keep_memory, set_arithmetic
-from .data_checks import stored_clips
+from .data_checks import stored_clips, warn_of_shared
 from .windows import FaceWindows
 from .models import read_checkpoint
 from .evaluation import _METRICS
@@ -286,9 +286,10 @@ def _refuse_training(settings):
     "Raises for all that can be known before anything is changed; which of the seeds' runs will be resumed."
     model, each = model_for(settings), seed_settings(settings)
     with redirect_stdout(StringIO()):                                   # the training prints it
-        for split in ('train', 'val'): stored_clips(*data_folders(settings), split)
+        clips = {split: stored_clips(*data_folders(settings), split) for split in ('train', 'val')}
         begun = [s for s in each if _resumes(s)]
         if len(begun) < len(each): _load_first_weights(model, settings)
+    warn_of_shared(data_folders(settings)[0], clips)
     data = data_hash(train_windows(settings, model)) if begun else ''
     for s in begun: check_resume(s, data)
     for s in each: _check_checkpoints(Path(s.out_dir) / 'checkpoints', s.resume)

@@ -49,7 +49,7 @@ def _origin(clip):
     first, last, video = (clip.get(key) for key in ('video_start_frame', 'video_end_frame', 'video_uid'))
     try: video = check_id(video, 'video_uid')
     except ValueError: return None
-    known = type(first) in (int, float) and type(last) in (int, float) and 0 <= first < last
+    known = type(first) in (int, float) and type(last) in (int, float) and 0 <= first < last < 1e9
     return (video, int(first), int(last) - int(first)) if known else None
 
 def clip_origins(

@@ -21,10 +21,11 @@ from . import figures
 from .runs import atomic_path, data_folders, duration, project_path, write_json
 from .folders import check_folder, claim_folder, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
-from .annotations import annotation_file, label_audit, load_segments, split_clips
+from .annotations import annotation_file, split_clips
 from .sample import make_sample
 from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
-from .data_checks import alignment, ego4d_table, write_official_files
+from .data_checks import (
+    alignment, ego4d_table, label_audit, load_segments, shared_clips, warn_of_shared, write_official_files)
 from .windows import window_strips
 
 # %% ../nbs/34_preparation_report.ipynb #preparation
@@ -102,6 +103,11 @@ def read_faces(
     for split in run.settings.splits:
         run.tables[split], skipped = split_faces(run.root, split, run.settings)
         left_out.append(skipped.assign(split=split))
+    known = {split: t.clip_uid.unique() for split, t in run.labelled.items()}
+    warn_of_shared(run.root, known)
+    shared = [dict(split='val', clip_uid=uid, track_id='', frame=None, count=1,
+                   reason='also in train: validation is not held out') for uid in shared_clips(run.root, known)]
+    if shared: left_out.append(pd.DataFrame(shared).astype(dict(frame='Int64')))
     run.skipped = pd.concat(left_out, ignore_index=True)
     lacking = set(run.settings.clips or []) - {uid for t in run.tables.values() for uid in t.clip_uid}
     if lacking:
@@ -129,12 +135,12 @@ def _lost_in_clips(run):
     noted = made[made.notes != '']
     return pd.concat([
         made[failed].assign(count=lambda rows: rows.faces), unreadable.assign(count=unreadable.missing),
-        noted.assign(reason=lambda rows: rows.notes, count=1)]).assign(track_id='', frame=-1)
+        noted.assign(reason=lambda rows: rows.notes, count=1)]).assign(track_id='', frame=None)
 
 def _lost_in_official_files(run):
     "Writes the official intermediate files where they are wanted; clips without them as rows of skipped.csv."
     splits = run.settings.splits if 'official' in run.settings.also_write else []
-    bad = [dict(split=split, clip_uid=uid, reason=f'official files: {reason}', track_id='', frame=-1, count=1)
+    bad = [dict(split=split, clip_uid=uid, reason=f'official files: {reason}', track_id='', frame=None, count=1)
            for split in splits if split != 'test' for uid, reason in write_official_files(run.root, split)]
     return pd.DataFrame(bad, columns=['split', 'clip_uid', 'track_id', 'frame', 'reason', 'count'])
 
@@ -165,7 +171,7 @@ def save_preparation(
     "Writes skipped.csv and summary.json; adds what was lost in clips to `run.skipped`."
     parts = [run.skipped, _lost_in_clips(run), _lost_in_official_files(run)]
     rows = [row for part in parts for row in part[SKIPPED].to_dict('records')]
-    run.skipped = pd.DataFrame(rows, columns=SKIPPED)
+    run.skipped = pd.DataFrame(rows, columns=SKIPPED).astype(dict(frame='Int64'))
     with atomic_path(run.out / 'skipped.csv') as part: run.skipped.to_csv(part, index=False)
     write_json(run.out / 'summary.json', _summary(run))
     return run.skipped.groupby(['split', 'reason'], as_index=False)['count'].sum()

@@ -13,16 +13,14 @@ from lam_nb.annotations import (
     check_id,
     clip_faces,
     fill_track,
-    gap_lengths,
-    label_audit,
     load_annotations,
     load_faces,
-    load_segments,
     sample_rows,
     social_segments,
     split_clips,
     track_boxes,
 )
+from lam_nb.data_checks import gap_lengths, label_audit, load_segments
 
 HERE = Path(__file__).resolve().parent
 MINI = HERE.parent.parent / 'shared' / 'ego4d_mini'
@@ -385,6 +383,105 @@ def test_unusable_files_are_refused_by_name(tmp_path, content, words):
 def test_hostile_ids_are_refused(bad):
     with pytest.raises(ValueError, match='cannot be used'):
         check_id(bad)
+
+
+HALF = 'half \ud800'  # a lone surrogate, as JSON may hold it
+ODD_IDS = [HALF, 'a\0b', 'x' * 5000, '\x1b[31m', 10**300]
+
+
+def files_hold(*tables):
+    "Each table can be written as CSV and as Parquet."
+    for table in tables:
+        table.to_csv().encode()
+        table.to_parquet()
+
+
+@pytest.mark.parametrize('odd', [*ODD_IDS, '../x', '', None, 7])
+def test_an_odd_clip_id_costs_that_clip(tmp_path, odd):
+    good, bad = (clip({'1': {'t': [box(3)]}}, uid=uid) for uid in ('good', odd))
+    write(tmp_path, clips=[good, bad, 7, {}, {'clip_uid': HALF, 'parent_x': 1}])
+    for _ in ('without a list', 'with a list'):
+        faces, skipped = load_faces(tmp_path, 'train')
+        assert faces.clip_uid.tolist() == ['good'] and skipped.clip_uid.tolist() == [f'videos[0].clips[{n}]' for n in (1, 2, 3, 4)]
+        assert 'cannot be used' in skipped.reason[0] and 'pre-release' in skipped.reason[3]
+        files_hold(faces, skipped)
+        (tmp_path / 'split').mkdir(exist_ok=True)
+        (tmp_path / 'split/train.list').write_text('good\n')
+    assert len(load_segments(tmp_path, 'train')) == 0
+
+
+def test_an_odd_video_costs_that_video(tmp_path):
+    good = {'video_uid': HALF, 'clips': [clip({'1': {'t': [box(3)]}}, uid='good')]}
+    write(tmp_path, videos=[good, {'clips': None}, 5], left_out='mine')
+    faces, skipped = load_faces(tmp_path, 'train')
+    assert faces.clip_uid.tolist() == ['good'] and skipped.clip_uid.tolist() == ['videos[1]', 'videos[2]']
+
+
+@pytest.mark.parametrize('odd', ODD_IDS)
+def test_an_odd_track_id_costs_that_track(odd):
+    faces, skipped = clip_faces(clip({'1': {'t': [box(3)], odd: [box(4)]}}))
+    assert faces.track_id.tolist() == ['t'] and 'track_id' in skipped[0]['reason'] and len(skipped) == 1
+    files_hold(faces, pd.DataFrame(skipped))
+
+
+@pytest.mark.parametrize('odd', ODD_IDS)
+def test_an_odd_person_id_costs_that_person(tmp_path, odd):
+    looking = [looking_at('1', 3, 3), looking_at(odd, 3, 9)]
+    write(tmp_path, clips=[clip({'1': {'t': [box(3)]}, odd: {'s': [box(4)]}}, looking, social_segments_talking=looking)])
+    faces, skipped = load_faces(tmp_path, 'train')
+    assert faces.person_id.tolist() == ['1'] and faces.label.tolist() == [1]
+    assert sorted(skipped.reason) == ['looking segment with odd or endless text for a person id', 'odd or endless text for a person id']
+    segments = load_segments(tmp_path, 'train')
+    assert segments.person_id.tolist() == ['1'] and segments.present.all()
+    files_hold(faces, skipped, segments, label_audit(faces, segments))
+
+
+def test_ids_of_other_scripts_stay():
+    faces, skipped = clip_faces(clip({'Zoë\xa01': {'t': [box(3)]}, '人/2': {'s': [box(3)]}}))
+    assert faces.person_id.tolist() == ['人/2', 'Zoë\xa01'] and not skipped
+
+
+# ---- what one frame number may cost
+
+
+def test_a_frame_far_behind_the_clips_end_is_left_out():
+    inside = [box(f) for f in range(2, 50)]
+    span = dict(video_start_frame=600, video_end_frame=660)
+    faces, skipped = clip_faces(clip({'1': {'t': [*inside, box(999_999)]}}, [], **span))
+    assert faces.frame.tolist() == list(range(2, 50))
+    assert [(s['reason'], s['frame'], s['count']) for s in skipped] == [("frame far behind the clip's 60 frames", 999_999, 1)]
+    # a little behind the end is filled, as the official code does
+    faces, skipped = clip_faces(clip({'1': {'t': [*inside, box(120)]}}, [], **span))
+    assert faces.frame.tolist() == list(range(2, 121)) and not skipped
+    assert len(clip_faces(clip({'1': {'t': [*inside, box(121)]}}, [], **span))[0]) == 48
+
+
+NO_SPAN = [{}] + [dict(video_start_frame=a, video_end_frame=b) for a, b in ((None, 60), (9, 9), ('0', 60), (0, math.inf), (0, 10**400))]
+
+
+@pytest.mark.parametrize('span', NO_SPAN)
+def test_a_gap_longer_than_an_ego4d_clip_is_not_filled(span):
+    faces, skipped = clip_faces(clip({'1': {'t': [box(2), box(4), box(999_999)]}}, [], **span))
+    assert faces.frame.tolist() == [2, 3, 4, 999_999]
+    assert [(s['reason'], s['frame'], s['count']) for s in skipped] == [('gap of more than 9000 frames: not filled', 4, 1)]
+
+
+def test_long_gaps_are_filled_as_in_the_official_code_and_told():
+    track = lambda gap: clip({'1': {'t': [box(5), box(6 + gap)]}}, [])
+    faces, skipped = clip_faces(track(1800))
+    assert len(faces) == 1802 and not skipped
+    for gap in (1801, 9000):
+        faces, skipped = clip_faces(track(gap))
+        assert len(faces) == gap + 2 and 'gap of more than 1800 frames: filled by a straight line' in skipped[0]['reason']
+        assert skipped[0]['frame'] == 5 and skipped[0]['track_id'] == 't' and len(skipped) == 1
+    assert len(clip_faces(track(9001))[0]) == 2
+    faces, skipped = clip_faces(track(20_000), max_gap=20_000)
+    assert len(faces) == 20_002 and not skipped
+
+
+def test_a_gap_that_is_not_filled_takes_no_memory():
+    frames, boxes = np.array([1, 3, 10**12]), np.zeros((3, 4))
+    assert fill_track(frames, boxes, max_gap=5)[0].tolist() == [1, 2, 3, 10**12]
 
 
 # ---- splits and files

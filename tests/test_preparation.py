@@ -154,6 +154,14 @@ def test_full_scale_shows_what_the_official_cut_shows(tmp_path, long_video):
     assert min(np.abs(a[f].astype(int) - a[f + 1]).mean() for f in range(1, 89)) > 2
 
 
+@pytest.mark.parametrize('end', ['Infinity', '1e999', 'NaN', '1' + '0' * 400, '"600"', 'null'])
+def test_a_clip_without_a_whole_end_has_no_origin_and_stops_nothing(tmp_path, long_video, end):
+    full_scale_data(tmp_path, long_video)
+    file = tmp_path / 'json/av_train.json'
+    file.write_text(file.read_text().replace('"video_end_frame": 391', f'"video_end_frame": {end}'))
+    assert clip_origins(tmp_path, 'train') == {} and len(load_faces(tmp_path, 'train')[0])
+
+
 def test_full_scale_to_store_and_files_for_other_tools(tmp_path, long_video):
     faces = full_scale_data(tmp_path, long_video)
     settings = PrepareSettings(image_size=32, workers=1, also_write=['clips', 'frames', 'wave'], source='full_scale', delete_videos=True)
