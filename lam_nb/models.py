@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'MODELS', 'normalise', 'FaceModel', 'FaceBackbone', 'BaselineLSTM', 'GazeLSTM', 'model_class',
-           'model_name', 'check_model', 'make_model', 'read_checkpoint', 'WeightReport', 'load_weights',
-           'load_imagenet', 'save_checkpoint', 'export_official']
+           'model_name', 'check_model', 'make_model', 'WeightReport', 'load_weights', 'load_imagenet',
+           'save_checkpoint', 'export_official']
 
 # %% ../nbs/21_models.ipynb #imports
 import difflib, hashlib, importlib, math, re, sys
@@ -23,6 +23,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .runs import atomic_path, project_path
+from .checkpoints import _plain_keys, read_checkpoint
 
 # %% ../nbs/21_models.ipynb #normalise
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation; red, green, blue; 0 to 1
@@ -218,76 +219,6 @@ def make_model(
         raise ValueError(f'{name} cannot be constructed without arguments ({type(e).__name__}: {e}).') from e
     check_model(model)
     return model
-
-# %% ../nbs/21_models.ipynb #scalars
-class _Dtype:
-    "Stands in for a pickled numpy dtype: keeps its code and byte order, does nothing."
-    def __init__(self, code='', *_): self.code, self.order = str(code), '<'
-    def __setstate__(self, state): self.order = '>' if state[1] == '>' else '<'
-
-def _scalar(dtype, data):
-    "A pickled numpy number as a Python number; None for anything that is no plain number."
-    if not isinstance(dtype, _Dtype) or not re.fullmatch('[fiub][1248]', dtype.code): return None
-    values = np.frombuffer(data, np.dtype(dtype.order + dtype.code))
-    return values[0].item() if len(values) == 1 else None
-
-_SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
-_NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
-
-# %% ../nbs/21_models.ipynb #unreadable
-def _plain_keys(state):
-    "A state dict without the prefixes of wrappers."
-    state = {re.sub(r'(^|\.)_orig_mod\.', r'\1', k): v for k, v in state.items()}
-    while state and all(k.startswith('module.') for k in state):
-        state = {k.removeprefix('module.'): v for k, v in state.items()}
-    return state
-
-def _foreign_code(text):
-    "The name in a message of PyTorch's about something that is neither a tensor nor a plain value."
-    signs = '[Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|_safe_globals`? but got'
-    found = re.search(rf'({signs}) (?P<name>\S+)', text)
-    return found and found['name']
-
-def _unreadable(path, error):
-    "Why a file cannot be read, and what to do."
-    text = str(error).rpartition('WeightsUnpickler error:')[2]
-    text = text.partition('In PyTorch 2.6')[0].strip() or type(error).__name__  # that advises unsafe ways
-    if code := _foreign_code(text):
-        return (f'{path} was refused: it holds {code}, and a checkpoint with more than tensors and plain '
-                'values can run any program when it is opened. If you trust its origin, open it on a machine '
-                "with nothing to lose and save torch.save({'state_dict': ...}) anew.")
-    with path.open('rb') as f: start = f.read(40).decode('latin-1')
-    if len(start) > 4 and start.isascii() and ' '.join(start.split()).isprintable():
-        return (f'{path} is no checkpoint but a text, which begins with {start!r}: '
-                'expected a file that torch.save wrote.')
-    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not use'
-    return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: '
-            f'{text.splitlines()[0][:140]}. Copy or download it again.')
-
-# %% ../nbs/21_models.ipynb #read-checkpoint
-def read_checkpoint(
-    path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's
-) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
-    "Read a checkpoint of any origin without running anything in it."
-    path = Path(path)
-    what = ', it is a folder' if path.is_dir() else ''
-    if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}{what}: give the path of a file.')
-    try:
-        with torch.serialization.safe_globals(_NUMBERS):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises anything
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
-    state, extra = (content['state_dict'], content) if 'state_dict' in content else (content, {})
-    if not _are_weights(state):
-        keys = ', '.join(map(str, content))[:200] or 'none'
-        raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {keys}.")
-    return {**extra, 'state_dict': _plain_keys(state)}
-
-def _are_weights(state):
-    "Whether it is a dict of named tensors, at least one."
-    named = lambda item: isinstance(item[0], str) and torch.is_tensor(item[1])
-    return isinstance(state, dict) and bool(state) and all(map(named, state.items()))
 
 # %% ../nbs/21_models.ipynb #weight-report
 @dataclass
