@@ -6,11 +6,83 @@
 __all__ = ['read_checkpoint']
 
 # %% ../nbs/05_checkpoints.ipynb #imports
-import re
+import math, pickle, re, zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+
+# %% ../nbs/05_checkpoints.ipynb #kinds
+_CONVERT = "Convert it where that library is installed: torch.save({'state_dict': tensors_by_name}, 'weights.pth')."
+_BEGINNINGS = (                                           # of the file, what it is, what to do
+    (rb'version https://git-lfs', 'a pointer of git-LFS, not the file itself', 'Fetch it: git lfs pull.'),
+    (rb'(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|Error)', 'a web page',
+     'Download the file itself; the page may ask to log in, or to confirm the download.'),
+    (rb'.{4}\0{4}\{', 'a safetensors file', 'Convert it: from safetensors.torch import load_file; '
+     "torch.save({'state_dict': load_file('weights.safetensors')}, 'weights.pth')."),
+    (rb'\x89HDF', 'an HDF5 file, as Keras and TensorFlow write', _CONVERT),
+    (rb'.{4}TFL3|\x08[\x01-\x1f][\x12\x1a\x22:]', 'a model of ONNX or TensorFlow', _CONVERT),
+    (rb'GGUF|\x93NUMPY', 'a file of arrays (GGUF or NumPy)', _CONVERT),
+    (rb'\x1f\x8b', 'packed by gzip', 'Unpack it: tar -xzf FILE for a .tar.gz, else gunzip FILE.'),
+    (rb'.{257}ustar', 'a tar archive', 'Unpack it by tar -xf FILE, and give the path of the checkpoint in it.'),
+    (rb'BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd', 'packed (bzip2, xz, 7z, rar or zstd)', 'Unpack it.'))
+_LEGACY = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'   # PyTorch before 1.6 began its files with this pickle
+
+def _other_kind(start):
+    "What a file is that begins like this, and what to do; '' if PyTorch may have written it."
+    for sign, what, cure in _BEGINNINGS:
+        if re.match(sign, start, re.DOTALL | re.IGNORECASE): return f'{what}. {cure}'
+    text = start[:40].decode('latin-1')
+    if len(text) > 4 and text.isascii() and ' '.join(text.split()).isprintable():
+        return f'a text, which begins with {text!r}: expected a file that torch.save wrote.'
+    if start[:1] != b'\x80' or _LEGACY.startswith(start[:len(_LEGACY)]): return ''
+    return 'a pickle that torch.save did not write. Save it anew, where it was made, by torch.save.'
+
+# %% ../nbs/05_checkpoints.ipynb #zip-kinds
+def _other_archive(names):
+    "What a zip file with these names in it is, and what to do; '' for a checkpoint."
+    ends = {name.partition('/')[2] for name in names}
+    if 'constants.pkl' in ends:
+        return ("a TorchScript archive, which holds code. If you trust its origin: "
+                "torch.save({'state_dict': torch.jit.load(FILE).state_dict()}, 'weights.pth').")
+    if sum(name.endswith('/data.pkl') and name.count('/') == 1 for name in names) == 1: return ''
+    if any(re.search(r'\.(npy|weights\.h5)$|(^|/)(archive_format|saved_model\.pb)$', name) for name in names):
+        return f'a zip archive of another library. {_CONVERT}'
+    files = [name for name in names if not name.endswith('/') and not re.search(r'(^|/)(\.|__MACOSX)', name)]
+    return (f'a zip archive around {len(files)} file{"s" * (len(files) != 1)} (first: {str(files[:1])[1:-1][:80]}). '
+            'Unpack it by unzip FILE, and give the path of the checkpoint in it.')
+
+_FOLDERS = (                                                # what lies in it, what the folder is, what to do
+    ('checkpoints/best.pt', 'a run', 'give the file in it: checkpoints/best.pt'),
+    ('.metadata', 'a distributed checkpoint in pieces',
+     'join them: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth'),
+    ('zero_to_fp32.py', 'a checkpoint of DeepSpeed in pieces', 'join them: python zero_to_fp32.py . weights.pth'),
+    ('data.pkl', 'an unpacked checkpoint', 'pack it again, uncompressed: zip -0 -r weights.pth FOLDER'),
+    ('saved_model.pb', "TensorFlow's", 'convert it where TensorFlow is installed'))
+
+def _folder_kind(folder):
+    "What to say of a folder in place of a file."
+    kinds = [f' ({what}): {cure}' for name, what, cure in _FOLDERS if (folder / name).exists()]
+    return f'it is a folder{kinds[0] if kinds else ": give the path of a file"}.'
+
+# %% ../nbs/05_checkpoints.ipynb #check-archive
+def _check_archive(archive, size):
+    "ValueError unless each part of a zip file of `size` bytes is there, uncompressed, with its checksum."
+    parts = archive.infolist()
+    packed = [p.filename for p in parts if p.compress_type or p.flag_bits & 1 or p.file_size != p.compress_size]
+    if packed:
+        raise ValueError(f'{len(packed)} of its parts are compressed or encrypted (first: {packed[0][:60]!r}), '
+                         'which torch.save never does. Save it anew by torch.save')
+    if len({p.filename for p in parts}) < len(parts) or sum(p.file_size for p in parts) > size:
+        raise ValueError('its parts share a name or are larger together than the file')
+    if any(p.external_attr & 16 for p in parts):                       # PyTorch would leave its memory unset
+        raise ValueError('one of its parts is marked as a folder')
+    if bad := archive.testzip():
+        raise ValueError(f'the checksum of {bad[:60]!r} is wrong, so its values cannot be trusted '
+                         '(or the file was saved with set_crc32_options(False))')
 
 # %% ../nbs/05_checkpoints.ipynb #scalars
 class _Dtype:
@@ -27,57 +99,215 @@ def _scalar(dtype, data):
 _SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
 _NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
 
-# %% ../nbs/05_checkpoints.ipynb #unreadable
-def _plain_keys(state):
-    "A state dict without the prefixes of wrappers."
-    state = {re.sub(r'(^|\.)_orig_mod\.', r'\1', k): v for k, v in state.items()}
-    while state and all(k.startswith('module.') for k in state):
-        state = {k.removeprefix('module.'): v for k, v in state.items()}
-    return state
+# %% ../nbs/05_checkpoints.ipynb #claims
+@dataclass
+class _Bytes:
+    "A piece of storage that a pickle claims, or a type of numbers."
+    total: int                                             # bytes of the storage
+    each: int                                              # bytes of a number
 
-def _foreign_code(text):
-    "The name in a message of PyTorch's about something that is neither a tensor nor a plain value."
-    signs = '[Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|_safe_globals`? but got'
-    found = re.search(rf'({signs}) (?P<name>\S+)', text)
-    return found and found['name']
+_ODD = {'sparse': 'sparse tensors', 'qtensor': 'quantised tensors', 'meta': 'tensors without values',
+        'device': 'tensors of another device', 'wrapper': 'tensors of a special class'}   # by their rebuild function
+
+def _claimed_tensor(storage, offset, shape, stride, *rest):
+    "Stands in for a tensor: ValueError if it is larger than its storage."
+    each = next((r.each for r in rest if isinstance(r, _Bytes)), storage.each)
+    if min(offset, *shape, *stride, 0) < 0: raise ValueError('a tensor has a negative size')
+    count, there = math.prod(shape), storage.total // each
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+    if count > there or count and last >= there:
+        raise ValueError(f'it claims a tensor of shape {tuple(shape)} where the file has {there:,} numbers')
+    return None
+
+def _claimed_bytes(*given):
+    "Stands in for bytes and bytearray: their length is not taken on trust."
+    if given and not isinstance(given[0], (bytes, str)): raise ValueError('it claims bytes that it does not hold')
+    return b''
+
+_STAND_INS = {
+    'collections.OrderedDict': OrderedDict, 'builtins.set': set, 'builtins.complex': complex, 'torch.Size': tuple,
+    'torch.device': lambda *_: None, 'torch.serialization._get_layout': lambda *_: None,
+    'builtins.bytearray': _claimed_bytes, '_codecs.encode': lambda text, _='': text.encode('latin-1'),
+    'torch.nn.parameter.Parameter': None, 'torch.Tensor': None, **{name: stand_in for stand_in, name in _NUMBERS},
+    **{f'torch._utils._rebuild_{n}': _claimed_tensor for n in ('tensor', 'tensor_v2', 'tensor_v3')},
+    **{f'torch._utils._rebuild_{n}': lambda data, *_: data for n in ('parameter', 'parameter_with_state')},
+    'torch._tensor._rebuild_from_type_v2': lambda function, _, args, *__: function(*args)}
+
+_ITEM_SIZES = dict(Double=8, Float=4, Half=2, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1, Untyped=1,
+                   ComplexDouble=16, ComplexFloat=8, QInt8=1, QUInt8=1, QInt32=4, QUInt4x2=1, QUInt2x4=1)
+
+def _stand_in(module, name):
+    "What takes the place of a name in a pickle; ValueError, in words, for what may not be there."
+    full = f'{module.replace("__builtin__", "builtins")}.{name}'
+    if full in _STAND_INS: return _STAND_INS[full]
+    if module in ('torch', 'torch.cuda', 'torch.storage'):
+        kind = getattr(torch, name, None)
+        if isinstance(kind, torch.dtype): return _Bytes(0, kind.itemsize)
+        storage = name.removesuffix('Storage')
+        if storage in _ITEM_SIZES and storage != name: return _Bytes(0, _ITEM_SIZES[storage])
+    odd = [what for sign, what in _ODD.items() if full.startswith(f'torch._utils._rebuild_{sign}')]
+    if odd: raise ValueError(f'it holds {odd[0]}, expected plain ones: call .to_dense(), .dequantize() or .cpu()')
+    raise ImportError(full[:100])
+
+# %% ../nbs/05_checkpoints.ipynb #reader
+class _Claims(pickle._Unpickler):
+    "Reads what a pickle claims: runs nothing of it and makes no tensor."
+    def __init__(self, file, storages):
+        super().__init__(file, encoding='latin-1')
+        self.storages = storages                           # key -> bytes, filled here
+
+    def find_class(self, module, name): return _stand_in(module, name)
+
+    def persistent_load(self, claim):
+        _, kind, key, _, count, *view = claim
+        if type(count) is not int or count < 0: raise ValueError('it claims a storage of no size')
+        self.storages[key] = max(count * kind.each, self.storages.get(key, 0))
+        if view and view[0]: count = min(count, view[0][2])
+        return _Bytes(count * kind.each, kind.each)
+
+    def load_build(self):                                  # attributes are not set; the type of a number is
+        state, made = self.stack.pop(), self.stack[-1]
+        if isinstance(made, _Dtype): made.__setstate__(state)
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+_LONGEST = 2**24                                          # bytes of a pickle: names and plain values, no numbers
+
+def _check_pickle(data, sizes):
+    "Checks what the pickle of a zip file claims against the sizes of its parts (key -> bytes)."
+    storages = {}
+    if len(data) > _LONGEST: raise ValueError(f'its pickle has {len(data):,} bytes, beside the tensors')
+    _Claims(BytesIO(data), storages).load()
+    small = [key for key, total in storages.items() if total > sizes.get(key, 0)]
+    if small:
+        raise ValueError(f'{len(small)} tensors are claimed to be larger than the file holds (first: {small[0]!r})')
+
+def _check_legacy(file, size):
+    "The same for a file before PyTorch 1.6."
+    storages = {}
+    file = BytesIO(file.read(_LONGEST))
+    parts = [_Claims(file, storages).load() for _ in range(5)]   # magic, protocol, system, content, storage keys
+    if file.tell() + sum(8 + total for total in storages.values()) > size or not {*storages} <= {*parts[-1]}:
+        raise ValueError(f'it claims {sum(storages.values()):,} bytes of tensors, and has {size:,}: '
+                         'it was cut off, or made to take memory')
+
+# %% ../nbs/05_checkpoints.ipynb #plain-keys
+_WRAPPERS = re.compile(r'(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
+
+def _plain_keys(state):
+    "A state dict without the prefixes of wrappers, and without the counter of `AveragedModel`."
+    plain = {_WRAPPERS.sub('', k): v for k, v in dict.items(state)}
+    if len(plain) < len(state): return dict(dict.items(state))                    # two names became one
+    if all(k.startswith('module.') or k == 'n_averaged' for k in plain): plain.pop('n_averaged', None)
+    while plain and all(k.startswith('module.') for k in plain):
+        plain = {k.removeprefix('module.'): v for k, v in plain.items()}
+    return plain
+
+# %% ../nbs/05_checkpoints.ipynb #find-weights
+_PLACES = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'weights', 'params', 'module', 'ema',
+           'model_ema', 'ema_model', 'state_dict_ema', 'ema_state_dict', 'model_ema_state_dict', 'params_ema')
+
+def _tensors(content):
+    "The named tensors of a dict; {} if it has none, or whole dicts and lists between them."
+    if not isinstance(content, dict): return {}
+    nested = any(isinstance(v, (dict, list, tuple)) for v in dict.values(content))
+    return {} if nested else _named(content)
+
+def _named(content): return {k: v for k, v in dict.items(content) if isinstance(k, str) and torch.is_tensor(v)}
+
+def _find_weights(content):
+    "The weights of a checkpoint, and what else it holds; ValueError if there are none, or several."
+    found = [name for name in _PLACES if _tensors(content.get(name))]
+    if len(found) > 1:
+        raise ValueError(f'it holds several models: {", ".join(found)}. Save the one that you want: '
+                         f"torch.save({{'state_dict': torch.load(FILE)[{found[-1]!r}]}}, 'weights.pth')")
+    if found: return _tensors(content[found[0]]), {k: v for k, v in dict.items(content) if k != found[0]}
+    bare = _named(content)
+    if bare and (len(bare) == len(content) or any('.' in k for k in bare)):
+        return bare, {k: v for k, v in dict.items(content) if k not in bare}
+    keys = ', '.join(map(str, content))[:200] or 'none'
+    raise ValueError(f"it holds no weights: expected them under 'state_dict' or bare, got keys {keys}")
+
+# %% ../nbs/05_checkpoints.ipynb #check-content
+_FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
+_WHOLE = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool
+_LIMITS = {'epoch': (0, 10**9), 'image_size': (16, 4096)}         # lowest and highest; pixels of a face's side
+
+def _check_kinds(weights):
+    "ValueError if a tensor holds no plain numbers."
+    odd = [k for k, v in weights.items() if v.dtype not in _FLOATS + _WHOLE or v.layout != torch.strided]
+    if odd:
+        raise ValueError(f'{len(odd)} of its {len(weights)} tensors hold {str(weights[odd[0]].dtype)[6:]} numbers '
+                         f'(first: {odd[0][:80]}): expected floats of 16 to 64 bits. Convert them by .float()')
+
+def _shown(value): return f'{str(value)[:40]!r}' if isinstance(value, str | float) else type(value).__name__
+
+def _whole_number(value):
+    "A whole number that is written as a float, a tensor of one value, or a text of digits; else the value itself."
+    if torch.is_tensor(value) and value.numel() == 1: value = value.item()
+    if isinstance(value, str) and re.fullmatch(r'\d{1,9}', value): return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+def _plain_extras(extra):
+    "What a checkpoint holds beside weights, as the kit uses it; ValueError for what cannot be meant."
+    extra, name = dict(extra), extra.get('model_name')
+    if name is not None and not (isinstance(name, str) and 0 < len(name) < 200):
+        raise ValueError(f'its model_name is {_shown(name)}: expected a name such as BaselineLSTM')
+    for key, (low, high) in _LIMITS.items():
+        value = extra[key] = _whole_number(extra.get(key))
+        if value is None: del extra[key]
+        elif type(value) is not int: raise ValueError(f'its {key} is {_shown(value)}: expected a whole number')
+        elif not low <= value <= high: raise ValueError(f'its {key} is not from {low} to {high:,}')
+    return extra
+
+# %% ../nbs/05_checkpoints.ipynb #unreadable
+class _Other(Exception): "A file of another kind."
 
 def _unreadable(path, error):
     "Why a file cannot be read, and what to do."
-    text = str(error).rpartition('WeightsUnpickler error:')[2]
-    text = text.partition('In PyTorch 2.6')[0].strip() or type(error).__name__  # that advises unsafe ways
-    if code := _foreign_code(text):
-        return (f'{path} was refused: it holds {code}, and a checkpoint with more than tensors and plain '
+    if isinstance(error, ImportError):
+        return (f'{path} was refused: it holds {error}, and a checkpoint with more than tensors and plain '
                 'values can run any program when it is opened. If you trust its origin, open it on a machine '
                 "with nothing to lose and save torch.save({'state_dict': ...}) anew.")
-    with path.open('rb') as f: start = f.read(40).decode('latin-1')
-    if len(start) > 4 and start.isascii() and ' '.join(start.split()).isprintable():
-        return (f'{path} is no checkpoint but a text, which begins with {start!r}: '
-                'expected a file that torch.save wrote.')
-    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not use'
-    return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: '
-            f'{text.splitlines()[0][:140]}. Copy or download it again.')
+    text = str(error).rpartition('WeightsUnpickler error:')[2].partition('In PyTorch 2.6')[0].strip()
+    text = (text or type(error).__name__).splitlines()[0][:300]           # PyTorch's advice is unsafe
+    cut = '' if isinstance(error, ValueError) else ', most likely cut off'
+    return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged{cut}: {text}. '
+            'Copy or download it again.')
+
+def _check_file(path):
+    "Checks a file before its tensors are read: what it is, whether it is whole, what it claims."
+    size = path.stat().st_size
+    with path.open('rb') as file:
+        if kind := _other_kind(file.read(512)): raise _Other(kind)
+        file.seek(0)
+        if file.read(4) != b'PK\3\4':
+            file.seek(0)
+            return _check_legacy(file, size)
+    with zipfile.ZipFile(path) as archive:
+        if kind := _other_archive(archive.namelist()): raise _Other(kind)
+        _check_archive(archive, size)
+        sizes = {p.filename.rpartition('/data/')[2]: p.file_size for p in archive.infolist()}
+        name = next(p.filename for p in archive.infolist() if p.filename.endswith('/data.pkl'))
+        _check_pickle(archive.read(name), sizes)
 
 # %% ../nbs/05_checkpoints.ipynb #read-checkpoint
 def read_checkpoint(
-    path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's
+    path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's, others'
 ) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
     "Read a checkpoint of any origin without running anything in it."
     path = Path(path)
-    what = ', it is a folder' if path.is_dir() else ''
-    if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}{what}: give the path of a file.')
+    if path.is_dir(): raise FileNotFoundError(f'No checkpoint at {path}, {_folder_kind(path)}')
+    if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}: give the path of a file.')
     try:
+        _check_file(path)
         with torch.serialization.safe_globals(_NUMBERS):
             content = torch.load(path, map_location='cpu', weights_only=True)
+    except _Other as e: raise ValueError(f'{path} is no checkpoint but {e}') from None
     except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises anything
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
-    state, extra = (content['state_dict'], content) if 'state_dict' in content else (content, {})
-    if not _are_weights(state):
-        keys = ', '.join(map(str, content))[:200] or 'none'
-        raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {keys}.")
-    return {**extra, 'state_dict': _plain_keys(state)}
-
-def _are_weights(state):
-    "Whether it is a dict of named tensors, at least one."
-    named = lambda item: isinstance(item[0], str) and torch.is_tensor(item[1])
-    return isinstance(state, dict) and bool(state) and all(map(named, state.items()))
+    try:
+        state, extra = _find_weights(content)
+        _check_kinds(state)
+        return {**_plain_extras(extra), 'state_dict': _plain_keys(state)}
+    except ValueError as e: raise ValueError(f'{path} cannot be used: {e}.') from None
