@@ -21,7 +21,7 @@ import yaml
 from torch.nn.parallel import DistributedDataParallel
 
 from .runs import (
-    Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, write_json)
+    Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
 from .folders import check_folder, claim_folder, release_folder, start_run
 from .live import live_display
@@ -389,20 +389,11 @@ def _print_result(runs, out):
 def _given_settings(given):
     "The settings of a command line; None after --help; exits with a plain message if they do not fit."
     usage = 'usage: python -m lam_nb.training [params.yaml] [name=value ...]'
-    files, pairs = [g for g in given if '=' not in g], [g.partition('=') for g in given if '=' in g]
     if {'-h', '--help'} & {*given}: return print(f'{usage}\n\n{_help()}')
+    files = [g for g in given if '=' not in g]
     if not given or len(files) > 1 or any(g.startswith('-') for g in given): sys.exit(usage)
-    values = _recipe(Path(files[0])) if files else {}
-    values |= {name: yaml.safe_load(value) for name, _, value in pairs}
-    try: return check_parameters(TrainSettings, values)
+    try: return check_parameters(TrainSettings, read_recipe(given))
     except ValueError as e: sys.exit(str(e))
-
-def _recipe(file):
-    "The parameters in a YAML file."
-    if not file.is_file(): sys.exit(f'{file}: no such file; expected YAML with the parameters of train.ipynb')
-    values = yaml.safe_load(file.read_text()) or {}
-    if isinstance(values, dict): return values
-    sys.exit(f'{file} holds {type(values).__name__}: expected lines `name: value`')
 
 def _help():
     "All parameters with their defaults, as YAML."

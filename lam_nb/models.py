@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'MODELS', 'normalise', 'FaceModel', 'FaceBackbone', 'BaselineLSTM', 'GazeLSTM', 'model_class',
-           'model_name', 'check_model', 'make_model', 'read_checkpoint', 'WeightReport', 'load_weights',
-           'load_imagenet', 'save_checkpoint', 'export_official']
+           'model_name', 'check_model', 'make_model', 'WeightReport', 'load_weights', 'load_imagenet',
+           'save_checkpoint', 'export_official']
 
 # %% ../nbs/21_models.ipynb #imports
 import difflib, hashlib, importlib, math, re, sys
@@ -23,6 +23,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from .runs import atomic_path, project_path
+from .checkpoints import _plain_keys, read_checkpoint
 
 # %% ../nbs/21_models.ipynb #normalise
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation; red, green, blue; 0 to 1
@@ -219,76 +220,6 @@ def make_model(
     check_model(model)
     return model
 
-# %% ../nbs/21_models.ipynb #scalars
-class _Dtype:
-    "Stands in for a pickled numpy dtype: keeps its code and byte order, does nothing."
-    def __init__(self, code='', *_): self.code, self.order = str(code), '<'
-    def __setstate__(self, state): self.order = '>' if state[1] == '>' else '<'
-
-def _scalar(dtype, data):
-    "A pickled numpy number as a Python number; None for anything that is no plain number."
-    if not isinstance(dtype, _Dtype) or not re.fullmatch('[fiub][1248]', dtype.code): return None
-    values = np.frombuffer(data, np.dtype(dtype.order + dtype.code))
-    return values[0].item() if len(values) == 1 else None
-
-_SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
-_NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
-
-# %% ../nbs/21_models.ipynb #unreadable
-def _plain_keys(state):
-    "A state dict without the prefixes of wrappers."
-    state = {re.sub(r'(^|\.)_orig_mod\.', r'\1', k): v for k, v in state.items()}
-    while state and all(k.startswith('module.') for k in state):
-        state = {k.removeprefix('module.'): v for k, v in state.items()}
-    return state
-
-def _foreign_code(text):
-    "The name in a message of PyTorch's about something that is neither a tensor nor a plain value."
-    signs = '[Uu]nsupported (global: |class )?GLOBAL|reduce for unrecognized function|_safe_globals`? but got'
-    found = re.search(rf'({signs}) (?P<name>\S+)', text)
-    return found and found['name']
-
-def _unreadable(path, error):
-    "Why a file cannot be read, and what to do."
-    text = str(error).rpartition('WeightsUnpickler error:')[2]
-    text = text.partition('In PyTorch 2.6')[0].strip() or type(error).__name__  # that advises unsafe ways
-    if code := _foreign_code(text):
-        return (f'{path} was refused: it holds {code}, and a checkpoint with more than tensors and plain '
-                'values can run any program when it is opened. If you trust its origin, open it on a machine '
-                "with nothing to lose and save torch.save({'state_dict': ...}) anew.")
-    with path.open('rb') as f: start = f.read(40).decode('latin-1')
-    if len(start) > 4 and start.isascii() and ' '.join(start.split()).isprintable():
-        return (f'{path} is no checkpoint but a text, which begins with {start!r}: '
-                'expected a file that torch.save wrote.')
-    if 'Unsupported operand' in text: text += ': no pickle, or of a protocol that torch.save does not use'
-    return (f'{path} ({path.stat().st_size:,} bytes) is no checkpoint or is damaged, most likely cut off: '
-            f'{text.splitlines()[0][:140]}. Copy or download it again.')
-
-# %% ../nbs/21_models.ipynb #read-checkpoint
-def read_checkpoint(
-    path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's
-) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
-    "Read a checkpoint of any origin without running anything in it."
-    path = Path(path)
-    what = ', it is a folder' if path.is_dir() else ''
-    if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}{what}: give the path of a file.')
-    try:
-        with torch.serialization.safe_globals(_NUMBERS):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises anything
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
-    state, extra = (content['state_dict'], content) if 'state_dict' in content else (content, {})
-    if not _are_weights(state):
-        keys = ', '.join(map(str, content))[:200] or 'none'
-        raise ValueError(f"{path} holds no weights: expected them under 'state_dict' or bare, got keys {keys}.")
-    return {**extra, 'state_dict': _plain_keys(state)}
-
-def _are_weights(state):
-    "Whether it is a dict of named tensors, at least one."
-    named = lambda item: isinstance(item[0], str) and torch.is_tensor(item[1])
-    return isinstance(state, dict) and bool(state) and all(map(named, state.items()))
-
 # %% ../nbs/21_models.ipynb #weight-report
 @dataclass
 class WeightReport:
@@ -320,8 +251,25 @@ def _origin(state, own):
     if has('last_layer.weight') and 'last_layer1.weight' not in state: return 'Gaze360'
     return 'ImageNet' if has('conv1.weight') and 'fc.weight' in state else 'Looking-at-me'
 
+def _renamed(state, own):
+    "A state dict under the model's names, where DDP's prefix inside of names, or one before all, hides them."
+    needed = [k for k in own if not k.endswith('num_batches_tracked')]
+    if any(k.endswith('last_layer.weight') for k in state):                      # Gaze360's own last layer
+        needed = [k for k in needed if not k.startswith('last_layer')]
+    inside = {re.sub(r'(^|(?<=\.))module\.', '', k): v for k, v in state.items()}
+    for names in (state, inside):
+        if {*needed} <= names.keys() and len(names) == len(state): return names
+    prefixes = [k.removesuffix(needed[0]) for k in state if k.endswith('.' + needed[0])] if needed else []
+    prefixes = [p for p in prefixes if all(p + k in state for k in needed)]
+    if len(prefixes) > 1:
+        raise ValueError(f'it holds the model {len(prefixes)} times, under {", ".join(prefixes)}: '
+                         'save one of them alone')
+    plain = {k.removeprefix(p): v for p in prefixes for k, v in state.items()}
+    return plain if len(plain) == len(state) else state
+
 def _adapt(state, own):
     "Origin of a state dict, its weights under the model's keys, its unused keys, the model's keys it lacks."
+    state = _renamed(state, own)
     origin = _origin(state, own)
     if origin == 'Looking-at-me': return origin, state, [], []
     head, prefix, fills = 'last_layer', '', r'(base_model|lstm)\.'
@@ -338,7 +286,17 @@ def _first(counted):
     "Lists of keys in words: number, what is wrong, the first."
     return '; '.join(f'{len(keys)} {what} (first: {keys[0]})' for what, keys in counted.items() if keys)
 
-def _broken(given): return [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]
+def _broken(given, own):
+    "Keys of weights that are not finite in the model's own precision."
+    as_own = {k: v.to(own[k].dtype) if k in own and own[k].is_floating_point() else v for k, v in given.items()}
+    return [k for k, v in as_own.items() if v.is_floating_point() and not v.isfinite().all()]
+
+def _unlike(given, own):
+    "Values that no training leaves: whole numbers for weights, variances below 0."
+    floats = [k for k in given if k in own and own[k].is_floating_point()]
+    whole = [f'{k} {given[k].dtype}' for k in floats if not given[k].is_floating_point()]
+    below = [k for k, v in given.items() if k.endswith('running_var') and bool((v < 0).any())]
+    return {'of whole numbers instead of floats': whole, 'with variances below 0': below}
 
 def _misfit(own, given, unfilled):
     "What keeps weights from fitting a model; '' if nothing does."
@@ -348,7 +306,7 @@ def _misfit(own, given, unfilled):
         'missing': [k for k in absent if k not in unfilled],
         'unknown': [k for k in given if k not in own],
         'of another shape': [f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}' for k in differ],
-        'with NaN or infinite values': _broken(given)})
+        'with NaN or infinite values': _broken(given, own), **_unlike(given, own)})
 
 def _backbone(model):
     "Names of the matrices and convolutions in the modules that `features` runs."
@@ -362,7 +320,8 @@ def _backbone(model):
 
 def _no_backbone(model, fits):
     "Why the weights that fit are not worth loading; '' if they are."
-    if broken := _broken(fits): return _first({'with NaN or infinite values': broken})
+    own = model.state_dict()
+    if odd := _first({'with NaN or infinite values': _broken(fits, own), **_unlike(fits, own)}): return odd
     backbone = _backbone(model) or [k for k, p in model.named_parameters() if p.ndim > 1]
     if fits.keys() & {*backbone}: return ''
     return f'not one of the {len(backbone)} backbone weights fits' + f' (first: {backbone[0]})' * bool(backbone)
@@ -376,7 +335,9 @@ def load_weights(
     "Load a checkpoint into a model, or an error and nothing."
     if match not in ('strict', 'shapes'): raise ValueError(f"match = {match!r}: expected 'strict' or 'shapes'.")
     own = model.state_dict()
-    origin, given, dropped, unfilled = _adapt(read_checkpoint(path)['state_dict'], own)
+    state = read_checkpoint(path)['state_dict']
+    try: origin, given, dropped, unfilled = _adapt(state, own)
+    except ValueError as e: raise ValueError(f'{path}: {e}.') from None
     fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     why = _misfit(own, given, unfilled) if match == 'strict' else _no_backbone(model, fits)
     if why: raise ValueError(_does_not_fit(path, model, len(own), why, match))
@@ -451,17 +412,18 @@ def _plain(value, where):
 def _official_state(path, saved):
     "The weights of a checkpoint in the order and types of the official models; ValueError for another."
     own, name = BaselineLSTM().state_dict(), saved.get('model_name', 'BaselineLSTM')
-    _, given, _, _ = _adapt(saved['state_dict'], own)
+    state = _renamed(saved['state_dict'], own)
+    _, given, _, _ = _adapt(state, own)
     alien = [k for k in given if k not in own]
     known = name in ('BaselineLSTM', 'GazeLSTM')
     if not known or alien:
         why = f'it is {name}' if not known else f'{len(alien)} tensors are unknown there (first: {alien[0]})'
         raise ValueError(f'{path}: the official code does not know this model: {why}. '
                          'It knows BaselineLSTM and GazeLSTM.')
-    if why := _misfit(own, saved['state_dict'], []):
+    if why := _misfit(own, state, []):
         raise ValueError(f'{path} is no complete Looking-at-me checkpoint: {why}. '
                          'Export one that training wrote.')
-    return {k: saved['state_dict'].get(k, v).to(v.dtype).contiguous() for k, v in own.items()}
+    return {k: state.get(k, v).to(v.dtype).contiguous() for k, v in own.items()}
 
 def export_official(
     path_in: str | Path, # one of our checkpoints, of BaselineLSTM or GazeLSTM
@@ -473,7 +435,7 @@ def export_official(
                          'and fails. Choose another.')
     saved = read_checkpoint(path_in)
     score = saved.get('mAP')
-    score = float(score) if isinstance(score, (int, float)) and math.isfinite(score) else 0.
+    score = float(score) if isinstance(score, (int, float)) and abs(score) <= 100 else 0.
     state = _official_state(path_in, saved)
     content = {'epoch': int(saved.get('epoch') or 0), 'state_dict': state, 'mAP': score}
     with atomic_path(path_out) as temporary: torch.save(content, temporary)

@@ -93,7 +93,7 @@ def test_no_progress_floods_the_report(runs):
     ('evaluate', dict(stride=0), 'stride')])
 def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, name, wrong, words):
     with pytest.raises(pm.PapermillExecutionError) as error: run(name, tmp_path, **wrong)
-    assert words in error.value.evalue and 'nothing was run' in error.value.evalue
+    assert words in error.value.evalue and 'did not start' in error.value.evalue
     assert not (tmp_path / name / 'settings.json').exists()
 
 

@@ -1,0 +1,137 @@
+"""Recipes and parameters from a shell: texts that look like numbers, empty texts, and names that would be code."""
+
+import re, subprocess, sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from papermill.cli import _resolve_type
+
+from lam_nb.annotations import split_clips
+from lam_nb.command import RUNS, checked_run, command
+from lam_nb.comparison import CompareSettings
+from lam_nb.launching import main
+from lam_nb.preparation import PrepareSettings
+from lam_nb.runs import check_parameters, read_recipe
+from lam_nb.scoring import EvaluateSettings
+from lam_nb.training import TrainSettings
+
+
+def papermills(cls, name, text):
+    "What the notebook's settings make of `papermill -p NAME TEXT`: the value, or the refusal."
+    try: return getattr(check_parameters(cls, {name: _resolve_type(text)}), name)
+    except ValueError as e: return str(e)
+
+
+@pytest.mark.parametrize('text', ['2024', '00123', '1e5', '3.0', 'true', 'False', 'nan', '-1', 'inf'])
+@pytest.mark.parametrize('cls, name', [
+    (PrepareSettings, 'out_dir'), (PrepareSettings, 'profile'), (PrepareSettings, 'clips'), (TrainSettings, 'faces_dir'),
+    (TrainSettings, 'checkpoint'), (EvaluateSettings, 'checkpoints'), (CompareSettings, 'runs'), (TrainSettings, 'model')])
+def test_a_number_where_text_was_meant_tells_the_way_out(cls, name, text):
+    if isinstance(_resolve_type(text), str): assert text in papermills(cls, name, text)
+    else: assert f'-r {name} TEXT' in papermills(cls, name, text)
+
+
+@pytest.mark.parametrize('text', ['00123', '2024', '1e5', 'true', 'nan', '2024-01-01'])
+def test_the_way_out_works(text):
+    "papermill's -r hands over the text itself."
+    assert check_parameters(PrepareSettings, dict(clips=text)).clips == [text]
+    assert check_parameters(PrepareSettings, dict(out_dir=text)).out_dir == text
+
+
+@pytest.mark.parametrize('text, seeds', [('3', [3]), ('0', [0]), ('1,2', [1, 2]), ('[4]', [4])])
+def test_a_whole_number_is_a_list_of_one(text, seeds): assert papermills(TrainSettings, 'seeds', text) == seeds
+
+
+@pytest.mark.parametrize('text', ['-3', '1.5', 'true', 'nan', 'x'])
+def test_what_is_no_seed_is_refused(text): assert 'seeds' in papermills(TrainSettings, 'seeds', text)
+
+
+@pytest.mark.parametrize('text, value', [('0.5', .5), ('runs/a/metrics.json', 'runs/a/metrics.json'), ('2', 2.)])
+def test_a_number_or_a_path(text, value):
+    assert check_parameters(EvaluateSettings, dict(temperature=text)).temperature == value
+    assert papermills(EvaluateSettings, 'temperature', text) == value
+
+
+TEXTS = [(cls, name) for cls in RUNS.values() for name, field in cls.model_fields.items()
+         if 'str' in str(field.annotation) or 'Literal' in str(field.annotation)]
+
+
+@pytest.mark.parametrize('empty', ['', ' ', '\t\n'])
+@pytest.mark.parametrize('cls, name', TEXTS, ids=lambda v: v if isinstance(v, str) else v.__name__)
+def test_an_empty_text_is_refused_everywhere(cls, name, empty):
+    if name == 'rdzv_endpoint' and not empty: pytest.skip('empty is its default')
+    with pytest.raises(ValueError, match='an empty text.*knows no NAME'): check_parameters(cls, {name: empty})
+
+
+@pytest.mark.parametrize('value', ['a,', 'a,,b', ['a', ''], ' , b'])
+def test_an_empty_text_in_a_list_is_refused(value):
+    with pytest.raises(ValueError, match='an empty text'): check_parameters(CompareSettings, dict(runs=value))
+
+
+@pytest.mark.parametrize('value', ['(0.2, 0.8,)', '[0.2,0.8]', '0.2,0.8', (.2, .8)])
+def test_lists_as_texts_stay(value): assert check_parameters(TrainSettings, dict(weights=value)).weights == (.2, .8)
+
+
+def test_a_date_in_yaml_tells_the_way_out(tmp_path):
+    (tmp_path / 'a.yaml').write_text('out_dir: 2024-01-01')
+    with pytest.raises(ValueError, match='between quotes'): checked_run('train', [str(tmp_path / 'a.yaml')])
+
+
+# ---- recipes
+
+HOSTILE = [
+    '\'x = __import__("os").system("touch MARK") #\': 1', '"import os; os.system(\'touch MARK\') #": 1',
+    '? [1, 2]\n: 3', '7: 1',
+    'epochs: !!python/object/apply:os.system ["touch MARK"]',
+    '"epochs\\nimport os; os.system(\'touch MARK\')": 1', 'epochs : 1\nepochs: 2',
+    '- epochs', 'just a text', 'a: [', '{[]: 1}', '<<: {epochs: 1}']
+
+
+@pytest.mark.parametrize('start', ['command', 'main'])
+@pytest.mark.parametrize('text', HOSTILE)
+def test_names_that_are_no_parameters_are_refused_before_anything_runs(text, start, tmp_path, monkeypatch):
+    (tmp_path / 'a.yaml').write_text(text.replace('MARK', str(tmp_path / 'mark')))
+    monkeypatch.setattr('papermill.execute_notebook', lambda *_, **__: pytest.fail('it was started'))
+    monkeypatch.setattr('lam_nb.launching.start_training', lambda *_: pytest.fail('it was started'))
+    with pytest.raises(SystemExit) as e:
+        command(['train', str(tmp_path / 'a.yaml')]) if start == 'command' else main([str(tmp_path / 'a.yaml')])
+    assert e.value.code and isinstance(e.value.code, str) and [p.name for p in tmp_path.iterdir()] == ['a.yaml']
+
+
+def test_values_are_texts_as_they_are_typed(tmp_path):
+    (tmp_path / 'a.yaml').write_text('lr: 1.0e-3\nepochs: 2\n')
+    assert read_recipe([str(tmp_path / 'a.yaml'), 'epochs=07', 'out_dir=a=b']) == {'lr': .001, 'epochs': '07', 'out_dir': 'a=b'}
+    _, report, values = checked_run('train', ['out_dir=2024', 'flip=false', 'faces_dir=null', 'weights=0.2,0.8'])
+    assert report.parent.name == '2024' and values == {'out_dir': '2024', 'flip': False, 'faces_dir': None, 'weights': [.2, .8]}
+    with pytest.raises(ValueError, match='epochs is given twice'): read_recipe(['epochs=1', 'epochs=2'])
+
+
+@pytest.mark.parametrize('name', [*RUNS])
+def test_every_run_notebook_is_found(name):
+    notebook, report, values = checked_run(name, [])
+    assert notebook.is_file() and report.name == f'{name}.ipynb' and values == {}
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'nbs' / 'recipes').glob('*.yaml')), ids=lambda p: p.stem)
+def test_our_recipes_are_read(path):
+    name = re.search(r'nbs/(\w+)\.ipynb', path.read_text())[1]
+    assert checked_run(name, [str(path)])[2].keys() == yaml.safe_load(path.read_text()).keys()
+
+
+def test_usage():
+    for arguments in ([], ['nothing'], ['train', '--epochs'], ['-h']):
+        with pytest.raises(SystemExit, match='usage'): command(arguments)
+
+
+@pytest.mark.slow
+def test_a_whole_run(sample, tmp_path):
+    run = lambda cwd, *given: subprocess.run([sys.executable, '-m', 'lam_nb.command', 'prepare', *given], cwd=cwd,
+                                             capture_output=True, text=True, timeout=500)
+    done = run(ROOT, f'data_dir={sample}', f'faces_dir={tmp_path / "faces"}', f'out_dir={tmp_path / "2024"}', 'splits=val',
+               f'clips={split_clips(sample, "val")[0]}', 'image_size=32', 'workers=1')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / '2024/summary.json').is_file() and Path(done.stdout.split('report: ')[1].strip()).is_file()
+    wrong = run(tmp_path, 'split=val')
+    assert wrong.returncode == 1 and "did you mean 'splits'" in wrong.stderr
