@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from measure import save
 
-from lam_nb.evaluation import lam_metrics, add_labels
+from lam_nb.evaluation import lam_metrics
+from lam_nb.predictions import add_labels
 from lam_nb.decisions import best_threshold
 from lam_nb.data_checks import stored_clips
 from lam_nb.inference import predict, sigmoid

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from .evaluation import check_predictions, check_same_rows, compare_by_clip, labels_and_scores, row_keys
+from .evaluation import compare_by_clip
+from .predictions import check_predictions, check_same_rows, labels_and_scores, row_keys
 from .runs import Settings, atomic_path, project_path
 
 # %% ../nbs/32_comparison.ipynb #read-run

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .runs import project_path
-from .evaluation import check_predictions, labels_and_scores, lam_metrics
+from .predictions import check_predictions, labels_and_scores
+from .evaluation import lam_metrics
 
 # %% ../nbs/29_decisions.ipynb #best-threshold
 def _row_weights(labels, balanced):

@@ -25,9 +25,9 @@ from .sample import pose_only_scores
 from .faces import ClipFaces, challenge_root, store_path
 from .preparation import PrepareSettings, split_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
+from .predictions import add_labels, row_keys, write_official, write_submission
 from .windows import window_strips
-from .evaluation import (
-    add_labels, bootstrap_by_clip, lam_metrics, row_keys, write_official, write_submission)
+from .evaluation import bootstrap_by_clip, lam_metrics
 from .scoring import (
     EvaluateSettings, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (

@@ -20,7 +20,8 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from .evaluation import average_precision, check_predictions, labels_and_scores, precision_recall_points
+from .predictions import check_predictions, labels_and_scores
+from .evaluation import average_precision, precision_recall_points
 
 # %% ../nbs/30_figures.ipynb #style
 LOOKING, NOT_LOOKING, DARK, GREY, PALE = '#D55E00', '#005B99', '#222222', '#6E6E6E', '#E9E9E9'

@@ -11,7 +11,8 @@ from conftest import ROOT
 from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
                                read_runs, results_table, run_settings, shared_rows, write_results)
 from lam_nb.annotations import split_clips
-from lam_nb.evaluation import bootstrap_by_clip, lam_metrics, write_official
+from lam_nb.evaluation import bootstrap_by_clip, lam_metrics
+from lam_nb.predictions import write_official
 from lam_nb.faces import note_unavailable
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import BaselineLSTM, save_checkpoint

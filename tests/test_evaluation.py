@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.evaluation import (
-    _draws, _weighted_ap, average_precision, binary_metrics, bootstrap_by_clip, check_submission, compare_by_clip, lam_metrics,
-    make_submission, metrics_by, read_official, read_submission, resample_clips, tie_range, add_labels,
-    write_official, write_submission)
+    _draws, _weighted_ap, average_precision, binary_metrics, bootstrap_by_clip, compare_by_clip, lam_metrics,
+    metrics_by, resample_clips, tie_range)
+from lam_nb.predictions import (
+    check_submission, make_submission, read_official, read_submission, add_labels, write_official,
+    write_submission)
 from lam_nb.decisions import (
     best_threshold, border_distance, border_profile, error_runs, fitted_notes, operating_points,
     segment_metrics, threshold_at)
