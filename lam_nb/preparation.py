@@ -7,8 +7,8 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
            'inputs_hash', 'prepare_clip', 'split_faces', 'share_clips', 'prepare_faces', 'write_for_others']
 
 # %% ../nbs/17_preparation.ipynb #imports
-import hashlib, json, os, re, shutil, tempfile, time
-from dataclasses import dataclass, replace
+import glob, hashlib, json, os, re, shutil, tempfile, time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +20,12 @@ from pydantic import Field, model_validator
 
 from .runs import Progress, Settings
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
-from .videos import cut_clip, extract_frames, extract_wave, folder_frames, video_frames
+from .videos import (
+    VIDEO_ENDINGS, _file_bytes, _video_fault, cut_clip, decode_image, extract_frames, extract_wave, find_videos,
+    folder_frames, video_frames)
 from .faces import (
-    ClipFaces, _left_out_table, challenge_faces, challenge_root, crop_face, encode_face, note_unavailable,
-    store_path, unpack_crops, write_store)
+    MEMBER_BYTES, ClipFaces, _left_out_table, _visible, challenge_faces, challenge_root, crop_face, encode_face,
+    note_unavailable, store_path, unpack_crops, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Source:
     offset: int # position = start + annotation frame + offset
     start: int = 0 # position where the official cut begins: one before video_start_frame in a full-scale video
     zero: str = 'video' # what position 0 of a file is: see 15_videos
+    passed: str = field(default='', compare=False) # better places that cannot be read, and why
 
     def frames(self, frames): # annotation frames, 0-based in the clip
         "Yields (annotation frame, (H, W, 3) uint8 RGB) for those of `frames` that the source has, ascending."
@@ -64,12 +67,28 @@ def clip_origins(
 # %% ../nbs/17_preparation.ipynb #find-source
 FULL_SCALE = 'full_scale', 'v2/full_scale' # folders of full-scale videos, below the root of the data
 
-def _full_scale(data, origin):
-    "The sources of a clip in its full-scale video."
-    if not origin: return []
-    start = max(origin[1] - 1, 0)                                # a cut before the first frame begins with it
-    files = [data / name / f'{check_id(origin[0], "video_uid")}.mp4' for name in FULL_SCALE]
-    return [Source('full_scale', file, -1, start) for file in files]
+def _videos(kind, folder, name, *args):
+    "The sources in the video files of a name; where one would lie, if there is none."
+    return [Source(kind, f, *args) for f in find_videos(folder, name) or [folder / f'{name}.mp4']]
+
+def _sources(data, uid, origin):
+    "All places where the frames of a clip can lie, the best first."
+    ready = [s for name in ('v2/clips', 'clips') for s in _videos('videos', data / name, uid, 0)]
+    start = max(origin[1] - 1, 0) if origin else 0               # a cut before the first frame begins with it
+    full = [s for name in FULL_SCALE if origin
+            for s in _videos('full_scale', data / name, check_id(origin[0], 'video_uid'), -1, start)]
+    return [*_videos('videos', data / 'videos', uid, -1, 0, 'file'), *ready,
+            Source('frames', data / 'video_imgs' / uid, -1), *full,
+            Source('crops', challenge_root(data) / uid, 0)]
+
+def _not_found(data, uid, sources):
+    "The error about a clip without frames: what was looked for, and what there is of a similar name."
+    tried = ', '.join(str(s.path.relative_to(data)) for s in sources)
+    files = (f for s in sources for f in s.path.parent.glob(f'{glob.escape(s.path.stem)}*'))
+    near = sorted({str(f.relative_to(data)) for f in files})[:3]
+    looked = f'{tried} ({", ".join(VIDEO_ENDINGS)})' if tried else 'nothing, as its full-scale video is unknown'
+    there = f'; there is {", ".join(near)}' if near else ''
+    return FileNotFoundError(f'no frames of clip {uid}: looked for {looked} in {data}{there}')
 
 def find_source(
     data_dir: str | Path, # root of the data
@@ -77,18 +96,17 @@ def find_source(
     source: str = 'auto', # 'auto', 'videos', 'frames', 'full_scale' or 'crops'
     origin: tuple | None = None, # (video uid, video_start_frame, ...), see `clip_origins`; None: not looked for
 ) -> Source:
-    "Where the frames of a clip lie: the first source that exists. FileNotFoundError names all paths tried."
-    data, uid = Path(data_dir), check_id(clip_uid)
-    sources = [Source('videos', data / 'videos' / f'{uid}.mp4', -1, zero='file'),
-               *(Source('videos', data / name / f'{uid}.mp4', 0) for name in ('v2/clips', 'clips')),
-               Source('frames', data / 'video_imgs' / uid, -1), *_full_scale(data, origin),
-               Source('crops', challenge_root(data) / uid, 0)]
-    sources = [s for s in sources if source in ('auto', s.kind)]
-    for s in sources:
-        if s.path.exists(): return s
-    tried = ', '.join(str(s.path.relative_to(data)) for s in sources)
-    looked = tried or 'nothing, as its full-scale video is unknown'
-    raise FileNotFoundError(f'no frames of clip {uid}: looked for {looked} in {data}')
+    "Where the frames of a clip lie: the first source that can be read. FileNotFoundError names all tried."
+    data, uid, faults = Path(data_dir), check_id(clip_uid), []
+    sources = [s for s in _sources(data, uid, origin) if source in ('auto', s.kind)]
+    there = [s for s in sources if s.path.exists() or s.path.is_symlink()]
+    for s in there:                                              # one alone is opened later
+        fault = '' if s.kind == 'crops' or there[1:] == [] and s.path.exists() else _video_fault(s.path)
+        if not fault: return replace(s, passed='; '.join(faults))
+        faults.append(fault)
+    if not there: raise _not_found(data, uid, sources)
+    kind = ValueError if any(s.path.exists() for s in there) else FileNotFoundError      # only broken links
+    raise kind(f'no frames of clip {uid} can be read: {"; ".join(faults)}')
 
 # %% ../nbs/17_preparation.ipynb #prepare-settings
 class PrepareSettings(Settings):
@@ -129,11 +147,8 @@ class PrepareSettings(Settings):
 # %% ../nbs/17_preparation.ipynb #crop-bytes
 def _crop_bytes(file, settings):
     "A challenge crop as stored: its own bytes, resized if its size differs; None if it cannot be read."
-    try: data = Path(file).read_bytes()
-    except OSError: return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None: return None
-    size = settings.image_size
+    try: image, size = decode_image(data := _file_bytes(file, MEMBER_BYTES)), settings.image_size
+    except (OSError, ValueError): return None
     if not image.any(): return b''
     if image.shape[:2] == (size, size): return data
     return encode_face(cv2.resize(image, (size, size)), settings.image_format, settings.quality)
@@ -218,6 +233,11 @@ def _clip_source(data_dir, uid, split, settings, origin):
     if settings.frame_offset is None or source.kind == 'crops': return source
     return replace(source, offset=settings.frame_offset)
 
+def _passed_note(source):
+    "What a user should know about the choice of a source, as notes."
+    place = f'{source.kind} in {source.path.parent.name} used'
+    return [f'{place}, as {source.passed}'] if source.passed else []
+
 def _find(data_dir, split, settings, origin, store, inputs):
     "The source of a clip (None: it is gone, and its store is current), and notes on files for other tools."
     args = data_dir, store.path.stem, split, settings, origin
@@ -225,8 +245,9 @@ def _find(data_dir, split, settings, origin, store, inputs):
     except FileNotFoundError:
         if not _is_current(store, inputs, None, settings): raise
         return None, ['its video is gone: nothing was written for other tools'] * bool(settings.also_write)
-    if not settings.also_write: return source, []
+    if not settings.also_write: return source, _passed_note(source)
     notes = write_for_others(data_dir, store.path.stem, source, origin, settings.also_write)
+    notes = _passed_note(source) + notes
     return _clip_source(*args), notes                            # a clip that was just cut is the source now
 
 # %% ../nbs/17_preparation.ipynb #make-store
@@ -241,8 +262,18 @@ def _make_store(data_dir, faces_dir, split, faces, settings, origin):
                      frame_offset=source.offset, asked_offset=settings.frame_offset,
                      **settings.model_dump(include=STORED), **_rows_made_by(faces, settings))
         write_store(store.path, faces, clip_images(source, faces, settings), about)
+    if 'file' in faces: notes += _crop_note(faces.file[store.missing])
     return dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size,
                 source=store.about['source'], notes='; '.join(notes), status='kept' if current else 'made')
+
+def _crop_note(files):
+    "How many crops cannot be read, and why the first cannot, as notes."
+    for file in files[:1]:
+        try: decode_image(_file_bytes(file, MEMBER_BYTES))
+        except (OSError, ValueError) as e: why = f'{Path(file).name}: {e}'
+        else: why = Path(file).name
+        return [f'{len(files)} crops cannot be read, first: {why}']
+    return []
 
 def _peak_mb():
     "Peak memory of this process in MB; NaN without /proc. (`ru_maxrss` begins with the parent's memory.)"
@@ -287,10 +318,14 @@ def _test_faces(data_dir, clips):
             f'no folder {root} and no archive in v2/social_test: the test split is made of the challenge\'s '
             'crops (videos_challenge/<video_id>/<track_id>/*.jpg). '
             'Get them by: ego4d -o DIR --datasets social_test -y')
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and (clips is None or f.name in clips)]
+    folders = [f for f in _visible(root) if f.is_dir() and (clips is None or f.name in clips)]
     parts = [challenge_faces(f) for f in folders or [root / 'none']]
-    skipped = _left_out_table([*out.to_dict('records'), *(row for _, rows in parts for row in rows)])
-    return pd.concat([faces for faces, _ in parts], ignore_index=True), skipped
+    faces = pd.concat([faces for faces, _ in parts], ignore_index=True)
+    if clips is None and faces.empty:
+        found = [str(p.relative_to(root)) for p in sorted(root.rglob('*')) if not p.is_dir()]
+        there = ', '.join(map(ascii, found[:3])) or 'nothing'
+        raise ValueError(f'{root} has no <video_id>/<track_id>/<frame>_<unique_id>.jpg; it has {there}')
+    return faces, _left_out_table([*out.to_dict('records'), *(row for _, rows in parts for row in rows)])
 
 # %% ../nbs/17_preparation.ipynb #share-clips
 def share_clips(
@@ -427,7 +462,7 @@ def prepare_faces(
              for split, table in faces.items() for uid, clip in table.groupby('clip_uid', sort=False)]
     groups = share_clips(clips, settings)
     if not clips: raise ValueError(f'no clip of {", ".join(faces)} in {data_dir} has a face: '
-                                   'look at what was left out, and why')
+                                   'the table of what was left out (skipped.csv) says why')
     if not groups: raise ValueError(f'no clips for shard {settings.shard} of {settings.num_shards}: '
                                     f'there are {len(clips)} in all; use fewer shards')
     _make_ready(faces_dir, data_dir)
