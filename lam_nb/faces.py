@@ -8,8 +8,9 @@ __all__ = ['FACE_PIXELS', 'BATCH_ROWS', 'SCHEMA', 'SOCIAL_TEST', 'MEMBER_BYTES',
            'challenge_root', 'unpack_crops']
 
 # %% ../nbs/16_faces.ipynb #imports
-import gzip, json, lzma, re, shutil, tarfile, tempfile, zipfile, zlib
-from functools import cached_property
+import gzip, hashlib, json, lzma, re, shutil, tarfile, tempfile, zipfile, zlib
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from .runs import atomic_folder, atomic_path, write_json
 from .annotations import check_id
-from .videos import _is_hidden, decode_image
+from .videos import _file_bytes, _is_hidden, decode_image
 
 # %% ../nbs/16_faces.ipynb #crop-face
 def crop_face(
@@ -71,18 +72,60 @@ SCHEMA = pa.schema([
 
 # %% ../nbs/16_faces.ipynb #scratch
 def _to_scratch(images, scratch, n):
-    "Writes encoded faces to a scratch file as they come; start and number of each row's bytes (-1: none)."
-    start, length = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+    """Writes encoded faces to a scratch file as they come; start and number of each row's bytes (-1: none),
+    and a hash of the images of all rows."""
+    start, length, hashes = np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros((n, 32), np.uint8)
     for rows, data in images:
         start[rows], length[rows] = scratch.tell(), len(data)
+        hashes[rows] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
         scratch.write(data)
-    return start, length
+    return start, length, hashlib.sha256(hashes).hexdigest()
 
 def _read_at(file, start, length):
     "`length` bytes of an open file from `start`; None for a negative length."
     if length < 0: return None
     file.seek(start)
     return file.read(length)
+
+# %% ../nbs/16_faces.ipynb #checks
+def _rows_sum(batch, number):
+    "Checksum of a record batch but for the bytes of its images, and of its place in the file."
+    total = zlib.crc32(f'{number} {batch.num_rows} {[c.null_count for c in batch.columns]}'.encode())
+    buffers = [b for c in batch.columns for b in c.buffers()][:-1]         # the last: the images
+    for buffer in buffers: total = zlib.crc32(buffer or b'', total)
+    return f'{total:08x}'
+
+def _sums(batch, images, schema, number):
+    "The checksums of a record batch, as it will be read, and of its images, as the metadata beside it."
+    as_read = pa.ipc.read_record_batch(batch.serialize(), schema)
+    of_images = ''.join(f'{zlib.crc32(i or b""):08x}' for i in images)
+    return {'rows': _rows_sum(as_read, number), 'images': of_images}
+
+@contextmanager
+def _named(path):
+    "Errors of Arrow name the file and say what to do."
+    try: yield
+    except (pa.ArrowException, OSError, MemoryError, UnicodeError, ValueError, OverflowError) as e:
+        advice = 'remove it and run prepare.ipynb again'
+        raise ValueError(f'{path} is not a whole face store ({type(e).__name__}: {e}); {advice}') from None
+
+def _check(same, what):
+    "ValueError unless a checksum fits."
+    if not same: raise ValueError(f'{what}: some bits have changed since it was written')
+
+# %% ../nbs/16_faces.ipynb #files-hash
+def _files_state(files):
+    "Changes whenever one of these files is written to or replaced, on this machine."
+    stats = [(f.name, s.st_size, s.st_ino, s.st_ctime_ns) for f in files if (s := f.stat())]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+@lru_cache(maxsize=4)                                            # clips of one video are made one after another
+def _files_hash(files, state):
+    "Hash of the contents of files (a tuple), in this order; `state`: their `_files_state`."
+    found = hashlib.sha256()
+    for path in files:
+        with open(path, 'rb') as file: found.update(hashlib.file_digest(file, 'sha256').digest())
+    return found.hexdigest()
 
 # %% ../nbs/16_faces.ipynb #write-store
 def _record_batch(rows, images, schema):
@@ -97,18 +140,20 @@ def write_store(
     path: str | Path, # the .arrow file to write
     faces: pd.DataFrame, # a faces table of one clip
     images, # yields (row numbers, encoded face): the rows that show it; rows never yielded have no image
-    about: dict, # what the file's metadata hold: settings, source, hash
+    about: dict, # what the file's metadata hold: settings, source, hash; `content` and `rows` are added
 ):
     "Writes the store of one clip, atomically; memory does not grow with its length."
     columns = faces.assign(unique_id=faces.get('unique_id', ''))
-    schema = SCHEMA.with_metadata({'lam_nb': json.dumps(about)})
     with atomic_path(path) as part, tempfile.TemporaryFile(dir=Path(path).parent) as scratch:
-        start, length = _to_scratch(images, scratch, len(faces))
+        start, length, content = _to_scratch(images, scratch, len(faces))
+        text = json.dumps(about | dict(content=content, rows=len(faces)))
+        schema = SCHEMA.with_metadata({'lam_nb': text, 'sum': f'{zlib.crc32(text.encode()):08x}'})
         with pa.OSFile(str(part), 'wb') as sink, pa.ipc.new_file(sink, schema) as out:
             for i in range(0, len(faces), BATCH_ROWS):
                 these = slice(i, i + BATCH_ROWS)
                 image = [_read_at(scratch, s, n) for s, n in zip(start[these], length[these])]
-                out.write_batch(_record_batch(columns.iloc[these], image, schema))
+                batch = _record_batch(columns.iloc[these], image, schema)
+                out.write_batch(batch, _sums(batch, image, schema, i // BATCH_ROWS))
 
 # %% ../nbs/16_faces.ipynb #store-path
 def store_path(
@@ -119,16 +164,42 @@ def store_path(
     return Path(faces_dir) / f'{check_id(clip_uid)}.arrow'
 
 # %% ../nbs/16_faces.ipynb #open-store
+def _about(file):
+    "What a store's metadata hold, checked; ValueError if they are damaged, or do not fit the rest."
+    if not file.schema.equals(SCHEMA): raise ValueError('its columns are not those of a face store')
+    text, total = ((file.schema.metadata or {}).get(key) for key in (b'lam_nb', b'sum'))
+    if text is None: raise ValueError('it does not say what it was made of')
+    if total: _check(total.decode() == f'{zlib.crc32(text):08x}', 'its metadata')
+    about = json.loads(text)
+    full = 'rows' not in about or -(-about['rows'] // BATCH_ROWS) == file.num_record_batches
+    _check(full, f'{file.num_record_batches} record batches')
+    return about
+
 def _open_store(path):
     "The Arrow file of a store, memory-mapped; an error says what to do if it is missing or not whole."
     if not path.exists():
         raise FileNotFoundError(f'no face store {path}; run prepare.ipynb for this data first')
-    try:
+    with _named(path):
         with pa.memory_map(str(path)) as file: whole = file.read_buffer()
-        return pa.ipc.open_file(pa.BufferReader(whole))
-    except pa.ArrowInvalid as e:
-        advice = 'remove it and run prepare.ipynb again'
-        raise ValueError(f'{path} is not a whole face store ({e}); {advice}') from None
+        opened = pa.ipc.open_file(pa.BufferReader(whole))
+        _about(opened)
+    return opened
+
+def _read_batch(file, number):
+    "A record batch, checked but for its images, and their checksums: 8 digits each, or b'' for none."
+    batch, sums = file.get_batch_with_custom_metadata(number)
+    rows, images = ((sums or {}).get(key, b'') for key in (b'rows', b'images'))
+    if rows: _check(rows.decode() == _rows_sum(batch, number), f'record batch {number}')
+    return batch, images
+
+def _read_batches(file, path):
+    "`_read_batch` of all record batches of a store."
+    with _named(path): return [_read_batch(file, i) for i in range(file.num_record_batches)]
+
+def _check_image(data, total, path, row):
+    "ValueError unless an encoded image fits its checksum."
+    if total == b'%08x' % zlib.crc32(data or b''): return
+    with _named(path): _check(False, f'the image of row {row}')
 
 def _flags(columns):
     "(n,) bool of all record batches."
@@ -145,20 +216,20 @@ class ClipFaces:
     def _file(self): return _open_store(self.path)
 
     @cached_property
-    def _batches(self): return [self._file.get_batch(i) for i in range(self._file.num_record_batches)]
+    def _batches(self): return _read_batches(self._file, self.path)        # (batch, checksums of its images)
 
     @cached_property
-    def _images(self): return [batch.column('image') for batch in self._batches]
+    def _images(self): return [batch.column('image') for batch, _ in self._batches]
 
     @cached_property
     def about(self) -> dict: # settings, source and hash, as given to `write_store`
-        return json.loads(self._file.schema.metadata[b'lam_nb'])
+        return _about(self._file)
 
     @cached_property
     def table(self) -> pd.DataFrame: # all columns but `image`
         names = [c for c in SCHEMA.names if c != 'image']
         schema = self._file.schema.remove(len(names))
-        return pa.Table.from_batches([batch.select(names) for batch in self._batches], schema).to_pandas()
+        return pa.Table.from_batches([b.select(names) for b, _ in self._batches], schema).to_pandas()
 
     @cached_property
     def missing(self) -> np.ndarray: # (n,) bool: there is no image
@@ -175,7 +246,9 @@ class ClipFaces:
         return [at[key] for key in zip(rows.track_id, rows[name])]
 
     def image(self, row: int) -> memoryview | None: # the encoded crop of a row, None where there is none
-        value = self._images[row // BATCH_ROWS][row % BATCH_ROWS].as_buffer()
+        number, at = divmod(row, BATCH_ROWS)
+        value, sums = self._images[number][at].as_buffer(), self._batches[number][1]
+        if sums: _check_image(value, sums[8 * at:8 * at + 8], self.path, row)
         return None if value is None else memoryview(value)
 
     def crop(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
@@ -375,3 +448,30 @@ def unpack_crops(
     left_out = _unpack_all(new, root, listing, known, sizes)
     reason = 'no crop (.../<video_id>/<track_id>/<file>.jpg), too large, or a second one of that name, in '
     return root, _left_out_table([dict(reason=reason + name, count=count) for name, count in left_out if count])
+
+# %% ../nbs/16_faces.ipynb #test-faces
+def _test_faces(data_dir, clips):
+    "The challenge's crops as a faces table, and what was left out; clips None: all."
+    root, out = unpack_crops(data_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f'no folder {root} and no archive in v2/social_test: the test split is made of the challenge\'s '
+            'crops (videos_challenge/<video_id>/<track_id>/*.jpg). '
+            'Get them by: ego4d -o DIR --datasets social_test -y')
+    folders = [f for f in _visible(root) if f.is_dir() and (clips is None or f.name in clips)]
+    parts = [challenge_faces(f) for f in folders or [root / 'none']]
+    faces = pd.concat([faces for faces, _ in parts], ignore_index=True)
+    if clips is None and faces.empty:
+        found = [str(p.relative_to(root)) for p in sorted(root.rglob('*')) if not p.is_dir()]
+        there = ', '.join(map(ascii, found[:3])) or 'nothing'
+        raise ValueError(f'{root} has no <video_id>/<track_id>/<frame>_<unique_id>.jpg; it has {there}')
+    return faces, _left_out_table([*out.to_dict('records'), *(row for _, rows in parts for row in rows)])
+
+def _crop_note(files):
+    "How many crops cannot be read, and why the first cannot, as notes."
+    for file in files[:1]:
+        try: decode_image(_file_bytes(file, MEMBER_BYTES))
+        except (OSError, ValueError) as e: why = f'{Path(file).name}: {e}'
+        else: why = Path(file).name
+        return [f'{len(files)} crops cannot be read, first: {why}']
+    return []

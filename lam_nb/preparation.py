@@ -22,10 +22,10 @@ from .runs import Progress, Settings
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
     VIDEO_ENDINGS, _file_bytes, _video_fault, cut_clip, decode_image, extract_frames, extract_wave, find_videos,
-    folder_frames, video_frames)
+    folder_frames, frame_files, video_frames)
 from .faces import (
-    MEMBER_BYTES, ClipFaces, _left_out_table, _visible, challenge_faces, challenge_root, crop_face, encode_face,
-    note_unavailable, store_path, unpack_crops, write_store)
+    MEMBER_BYTES, ClipFaces, _crop_note, _files_hash, _files_state, _test_faces, _visible, challenge_root,
+    crop_face, encode_face, note_unavailable, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -195,13 +195,30 @@ def inputs_hash(
     return hashlib.sha256(text.encode() + rows.to_numpy().tobytes()).hexdigest()
 
 # %% ../nbs/17_preparation.ipynb #source-hash
-def _source_hash(source):
-    "Changes whenever the frames of a source change: 64 hexadecimal digits."
-    files = [source.path] if source.path.is_file() else sorted(p for p in source.path.rglob('*') if p.is_file())
+def _source_files(source):
+    "The files that hold the frames of a source."
+    if not source.path.is_dir(): return source.path,
+    if source.kind == 'frames': return tuple(frame_files(source.path).values())
+    return tuple(f for track in _visible(source.path) for f in _visible(track) if f.is_file())
+
+def _source_hash(source, about):
+    "What a store's metadata say of its source; `about`: what they say now (untouched files are not read)."
+    files = _source_files(source)
+    state, old = _files_state(files), about.get('files_state')
+    content = about['files_hash'] if state == old else _files_hash(files, state)
+    names = [f.name for f in files[1:]] and [str(f.relative_to(source.path)) for f in files]
+    place = [source.kind, source.offset, source.start, source.zero, names, content]
+    mark = hashlib.sha256(repr(place).encode()).hexdigest()
+    return dict(source_mark=mark, files_hash=content, files_state=state)
+
+def _old_mark(source):
+    "`source_mark` of stores that versions before 0.3 made."
+    path = source.path
+    files = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.is_file())
     sizes = [(f.name, f.stat().st_size) for f in files]
     found = hashlib.sha256(repr([source.kind, source.offset, source.start, source.zero, sizes]).encode())
-    if source.path.is_file():
-        with open(source.path, 'rb') as f:
+    if path.is_file():
+        with open(path, 'rb') as f:
             found.update(f.read(1 << 16))
             f.seek(max(f.seek(0, os.SEEK_END) - (1 << 16), 0))
             found.update(f.read())
@@ -221,7 +238,7 @@ def _is_current(store, inputs, source, settings):
         about = store.about
         same = about['source_mark'] == source or source is None and (
             _has_offset(about, settings) and settings.source in ('auto', about['source']))
-        current = about['fingerprint'] == inputs and same
+        current = about['fingerprint'] == inputs and same and store.missing is not None     # the rows are whole
     except (OSError, ValueError, TypeError, KeyError): current = False
     if not current: store.__dict__ = {'path': store.path}
     return current
@@ -251,29 +268,28 @@ def _find(data_dir, split, settings, origin, store, inputs):
     return _clip_source(*args), notes                            # a clip that was just cut is the source now
 
 # %% ../nbs/17_preparation.ipynb #make-store
+def _about_of(store):
+    "What the metadata of a store say; nothing if there is none, or it is damaged."
+    try: return store.about
+    except (OSError, ValueError): return {}
+
 def _make_store(data_dir, faces_dir, split, faces, settings, origin):
     "Writes the store of one clip unless it is current; status, counts, source, notes."
     store, inputs = ClipFaces(store_path(faces_dir, faces.clip_uid.iloc[0])), inputs_hash(faces, settings)
     source, notes = _find(data_dir, split, settings, origin, store, inputs)
-    of_source = source and _source_hash(source)
-    current = _is_current(store, inputs, of_source, settings)
+    of_source = source and _source_hash(source, _about_of(store))
+    current = _is_current(store, inputs, of_source and of_source['source_mark'], settings)
+    if not current and source and _is_current(store, inputs, _old_mark(source), settings):
+        current = 'files_hash' not in store.about
+        notes += ['made by a version that knows the size and the ends of its source only: kept'] * current
     if not current:
-        about = dict(fingerprint=inputs, source_mark=of_source, split=split, source=source.kind,
+        about = dict(fingerprint=inputs, **of_source, split=split, source=source.kind,
                      frame_offset=source.offset, asked_offset=settings.frame_offset,
                      **settings.model_dump(include=STORED), **_rows_made_by(faces, settings))
         write_store(store.path, faces, clip_images(source, faces, settings), about)
     if 'file' in faces: notes += _crop_note(faces.file[store.missing])
     return dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size,
                 source=store.about['source'], notes='; '.join(notes), status='kept' if current else 'made')
-
-def _crop_note(files):
-    "How many crops cannot be read, and why the first cannot, as notes."
-    for file in files[:1]:
-        try: decode_image(_file_bytes(file, MEMBER_BYTES))
-        except (OSError, ValueError) as e: why = f'{Path(file).name}: {e}'
-        else: why = Path(file).name
-        return [f'{len(files)} crops cannot be read, first: {why}']
-    return []
 
 def _peak_mb():
     "Peak memory of this process in MB; NaN without /proc. (`ru_maxrss` begins with the parent's memory.)"
@@ -309,23 +325,6 @@ def split_faces(
     "The faces of a split: from the annotations, or for `test` from the challenge's crops."
     asked = settings.model_dump(include={'clips', 'max_gap', 'labels'})
     return _test_faces(data_dir, settings.clips) if split == 'test' else load_faces(data_dir, split, **asked)
-
-def _test_faces(data_dir, clips):
-    "The challenge's crops as a faces table, and what was left out; clips None: all."
-    root, out = unpack_crops(data_dir)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f'no folder {root} and no archive in v2/social_test: the test split is made of the challenge\'s '
-            'crops (videos_challenge/<video_id>/<track_id>/*.jpg). '
-            'Get them by: ego4d -o DIR --datasets social_test -y')
-    folders = [f for f in _visible(root) if f.is_dir() and (clips is None or f.name in clips)]
-    parts = [challenge_faces(f) for f in folders or [root / 'none']]
-    faces = pd.concat([faces for faces, _ in parts], ignore_index=True)
-    if clips is None and faces.empty:
-        found = [str(p.relative_to(root)) for p in sorted(root.rglob('*')) if not p.is_dir()]
-        there = ', '.join(map(ascii, found[:3])) or 'nothing'
-        raise ValueError(f'{root} has no <video_id>/<track_id>/<frame>_<unique_id>.jpg; it has {there}')
-    return faces, _left_out_table([*out.to_dict('records'), *(row for _, rows in parts for row in rows)])
 
 # %% ../nbs/17_preparation.ipynb #share-clips
 def share_clips(

@@ -304,8 +304,8 @@ def test_a_link_that_leads_nowhere_is_said(one, tmp_path, name, source):
     assert done['status'] == 'made' and 'is a link to' in done['notes']
 
 
-BROKEN = dict(empty=b'', lfs=b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n', page=b'<!DOCTYPE html><title>403</title>',
-              cut=None, text=b'no video')
+BROKEN = dict(empty=b'', lfs=b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n',
+              page=b'<!DOCTYPE html><title>403</title>', cut=None, text=b'no video')
 SAYS = dict(empty='it is empty', lfs='git-LFS', page='web page', cut='was the copy cut off', text='Invalid data')
 
 
