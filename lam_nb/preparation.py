@@ -7,8 +7,8 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
            'inputs_hash', 'prepare_clip', 'split_faces', 'share_clips', 'prepare_faces', 'write_for_others']
 
 # %% ../nbs/17_preparation.ipynb #imports
-import hashlib, json, os, re, shutil, tempfile, time
-from dataclasses import dataclass, replace
+import glob, hashlib, json, os, re, shutil, tempfile, time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,10 +20,12 @@ from pydantic import Field, model_validator
 
 from .runs import Progress, Settings
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
-from .videos import cut_clip, extract_frames, extract_wave, folder_frames, video_frames
+from .videos import (
+    VIDEO_ENDINGS, _file_bytes, _video_fault, cut_clip, decode_image, extract_frames, extract_wave, find_videos,
+    folder_frames, frame_files, video_frames)
 from .faces import (
-    ClipFaces, _left_out_table, challenge_faces, challenge_root, crop_face, encode_face, note_unavailable,
-    store_path, unpack_crops, write_store)
+    MEMBER_BYTES, ClipFaces, _crop_note, _files_hash, _files_state, _test_faces, _visible, challenge_root,
+    crop_face, encode_face, note_unavailable, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Source:
     offset: int # position = start + annotation frame + offset
     start: int = 0 # position where the official cut begins: one before video_start_frame in a full-scale video
     zero: str = 'video' # what position 0 of a file is: see 15_videos
+    passed: str = field(default='', compare=False) # better places that cannot be read, and why
 
     def frames(self, frames): # annotation frames, 0-based in the clip
         "Yields (annotation frame, (H, W, 3) uint8 RGB) for those of `frames` that the source has, ascending."
@@ -64,12 +67,28 @@ def clip_origins(
 # %% ../nbs/17_preparation.ipynb #find-source
 FULL_SCALE = 'full_scale', 'v2/full_scale' # folders of full-scale videos, below the root of the data
 
-def _full_scale(data, origin):
-    "The sources of a clip in its full-scale video."
-    if not origin: return []
-    start = max(origin[1] - 1, 0)                                # a cut before the first frame begins with it
-    files = [data / name / f'{check_id(origin[0], "video_uid")}.mp4' for name in FULL_SCALE]
-    return [Source('full_scale', file, -1, start) for file in files]
+def _videos(kind, folder, name, *args):
+    "The sources in the video files of a name; where one would lie, if there is none."
+    return [Source(kind, f, *args) for f in find_videos(folder, name) or [folder / f'{name}.mp4']]
+
+def _sources(data, uid, origin):
+    "All places where the frames of a clip can lie, the best first."
+    ready = [s for name in ('v2/clips', 'clips') for s in _videos('videos', data / name, uid, 0)]
+    start = max(origin[1] - 1, 0) if origin else 0               # a cut before the first frame begins with it
+    full = [s for name in FULL_SCALE if origin
+            for s in _videos('full_scale', data / name, check_id(origin[0], 'video_uid'), -1, start)]
+    return [*_videos('videos', data / 'videos', uid, -1, 0, 'file'), *ready,
+            Source('frames', data / 'video_imgs' / uid, -1), *full,
+            Source('crops', challenge_root(data) / uid, 0)]
+
+def _not_found(data, uid, sources):
+    "The error about a clip without frames: what was looked for, and what there is of a similar name."
+    tried = ', '.join(str(s.path.relative_to(data)) for s in sources)
+    files = (f for s in sources for f in s.path.parent.glob(f'{glob.escape(s.path.stem)}*'))
+    near = sorted({str(f.relative_to(data)) for f in files})[:3]
+    looked = f'{tried} ({", ".join(VIDEO_ENDINGS)})' if tried else 'nothing, as its full-scale video is unknown'
+    there = f'; there is {", ".join(near)}' if near else ''
+    return FileNotFoundError(f'no frames of clip {uid}: looked for {looked} in {data}{there}')
 
 def find_source(
     data_dir: str | Path, # root of the data
@@ -77,18 +96,17 @@ def find_source(
     source: str = 'auto', # 'auto', 'videos', 'frames', 'full_scale' or 'crops'
     origin: tuple | None = None, # (video uid, video_start_frame, ...), see `clip_origins`; None: not looked for
 ) -> Source:
-    "Where the frames of a clip lie: the first source that exists. FileNotFoundError names all paths tried."
-    data, uid = Path(data_dir), check_id(clip_uid)
-    sources = [Source('videos', data / 'videos' / f'{uid}.mp4', -1, zero='file'),
-               *(Source('videos', data / name / f'{uid}.mp4', 0) for name in ('v2/clips', 'clips')),
-               Source('frames', data / 'video_imgs' / uid, -1), *_full_scale(data, origin),
-               Source('crops', challenge_root(data) / uid, 0)]
-    sources = [s for s in sources if source in ('auto', s.kind)]
-    for s in sources:
-        if s.path.exists(): return s
-    tried = ', '.join(str(s.path.relative_to(data)) for s in sources)
-    looked = tried or 'nothing, as its full-scale video is unknown'
-    raise FileNotFoundError(f'no frames of clip {uid}: looked for {looked} in {data}')
+    "Where the frames of a clip lie: the first source that can be read. FileNotFoundError names all tried."
+    data, uid, faults = Path(data_dir), check_id(clip_uid), []
+    sources = [s for s in _sources(data, uid, origin) if source in ('auto', s.kind)]
+    there = [s for s in sources if s.path.exists() or s.path.is_symlink()]
+    for s in there:                                              # one alone is opened later
+        fault = '' if s.kind == 'crops' or there[1:] == [] and s.path.exists() else _video_fault(s.path)
+        if not fault: return replace(s, passed='; '.join(faults))
+        faults.append(fault)
+    if not there: raise _not_found(data, uid, sources)
+    kind = ValueError if any(s.path.exists() for s in there) else FileNotFoundError      # only broken links
+    raise kind(f'no frames of clip {uid} can be read: {"; ".join(faults)}')
 
 # %% ../nbs/17_preparation.ipynb #prepare-settings
 class PrepareSettings(Settings):
@@ -129,11 +147,8 @@ class PrepareSettings(Settings):
 # %% ../nbs/17_preparation.ipynb #crop-bytes
 def _crop_bytes(file, settings):
     "A challenge crop as stored: its own bytes, resized if its size differs; None if it cannot be read."
-    try: data = Path(file).read_bytes()
-    except OSError: return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    if image is None: return None
-    size = settings.image_size
+    try: image, size = decode_image(data := _file_bytes(file, MEMBER_BYTES)), settings.image_size
+    except (OSError, ValueError): return None
     if not image.any(): return b''
     if image.shape[:2] == (size, size): return data
     return encode_face(cv2.resize(image, (size, size)), settings.image_format, settings.quality)
@@ -180,13 +195,30 @@ def inputs_hash(
     return hashlib.sha256(text.encode() + rows.to_numpy().tobytes()).hexdigest()
 
 # %% ../nbs/17_preparation.ipynb #source-hash
-def _source_hash(source):
-    "Changes whenever the frames of a source change: 64 hexadecimal digits."
-    files = [source.path] if source.path.is_file() else sorted(p for p in source.path.rglob('*') if p.is_file())
+def _source_files(source):
+    "The files that hold the frames of a source."
+    if not source.path.is_dir(): return source.path,
+    if source.kind == 'frames': return tuple(frame_files(source.path).values())
+    return tuple(f for track in _visible(source.path) for f in _visible(track) if f.is_file())
+
+def _source_hash(source, about):
+    "What a store's metadata say of its source; `about`: what they say now (untouched files are not read)."
+    files = _source_files(source)
+    state, old = _files_state(files), about.get('files_state')
+    content = about['files_hash'] if state == old else _files_hash(files, state)
+    names = [f.name for f in files[1:]] and [str(f.relative_to(source.path)) for f in files]
+    place = [source.kind, source.offset, source.start, source.zero, names, content]
+    mark = hashlib.sha256(repr(place).encode()).hexdigest()
+    return dict(source_mark=mark, files_hash=content, files_state=state)
+
+def _old_mark(source):
+    "`source_mark` of stores that versions before 0.3 made."
+    path = source.path
+    files = [path] if path.is_file() else sorted(p for p in path.rglob('*') if p.is_file())
     sizes = [(f.name, f.stat().st_size) for f in files]
     found = hashlib.sha256(repr([source.kind, source.offset, source.start, source.zero, sizes]).encode())
-    if source.path.is_file():
-        with open(source.path, 'rb') as f:
+    if path.is_file():
+        with open(path, 'rb') as f:
             found.update(f.read(1 << 16))
             f.seek(max(f.seek(0, os.SEEK_END) - (1 << 16), 0))
             found.update(f.read())
@@ -206,7 +238,7 @@ def _is_current(store, inputs, source, settings):
         about = store.about
         same = about['source_mark'] == source or source is None and (
             _has_offset(about, settings) and settings.source in ('auto', about['source']))
-        current = about['fingerprint'] == inputs and same
+        current = about['fingerprint'] == inputs and same and store.missing is not None     # the rows are whole
     except (OSError, ValueError, TypeError, KeyError): current = False
     if not current: store.__dict__ = {'path': store.path}
     return current
@@ -218,6 +250,11 @@ def _clip_source(data_dir, uid, split, settings, origin):
     if settings.frame_offset is None or source.kind == 'crops': return source
     return replace(source, offset=settings.frame_offset)
 
+def _passed_note(source):
+    "What a user should know about the choice of a source, as notes."
+    place = f'{source.kind} in {source.path.parent.name} used'
+    return [f'{place}, as {source.passed}'] if source.passed else []
+
 def _find(data_dir, split, settings, origin, store, inputs):
     "The source of a clip (None: it is gone, and its store is current), and notes on files for other tools."
     args = data_dir, store.path.stem, split, settings, origin
@@ -225,22 +262,32 @@ def _find(data_dir, split, settings, origin, store, inputs):
     except FileNotFoundError:
         if not _is_current(store, inputs, None, settings): raise
         return None, ['its video is gone: nothing was written for other tools'] * bool(settings.also_write)
-    if not settings.also_write: return source, []
+    if not settings.also_write: return source, _passed_note(source)
     notes = write_for_others(data_dir, store.path.stem, source, origin, settings.also_write)
+    notes = _passed_note(source) + notes
     return _clip_source(*args), notes                            # a clip that was just cut is the source now
 
 # %% ../nbs/17_preparation.ipynb #make-store
+def _about_of(store):
+    "What the metadata of a store say; nothing if there is none, or it is damaged."
+    try: return store.about
+    except (OSError, ValueError): return {}
+
 def _make_store(data_dir, faces_dir, split, faces, settings, origin):
     "Writes the store of one clip unless it is current; status, counts, source, notes."
     store, inputs = ClipFaces(store_path(faces_dir, faces.clip_uid.iloc[0])), inputs_hash(faces, settings)
     source, notes = _find(data_dir, split, settings, origin, store, inputs)
-    of_source = source and _source_hash(source)
-    current = _is_current(store, inputs, of_source, settings)
+    of_source = source and _source_hash(source, _about_of(store))
+    current = _is_current(store, inputs, of_source and of_source['source_mark'], settings)
+    if not current and source and _is_current(store, inputs, _old_mark(source), settings):
+        current = 'files_hash' not in store.about
+        notes += ['made by a version that knows the size and the ends of its source only: kept'] * current
     if not current:
-        about = dict(fingerprint=inputs, source_mark=of_source, split=split, source=source.kind,
+        about = dict(fingerprint=inputs, **of_source, split=split, source=source.kind,
                      frame_offset=source.offset, asked_offset=settings.frame_offset,
                      **settings.model_dump(include=STORED), **_rows_made_by(faces, settings))
         write_store(store.path, faces, clip_images(source, faces, settings), about)
+    if 'file' in faces: notes += _crop_note(faces.file[store.missing])
     return dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size,
                 source=store.about['source'], notes='; '.join(notes), status='kept' if current else 'made')
 
@@ -278,19 +325,6 @@ def split_faces(
     "The faces of a split: from the annotations, or for `test` from the challenge's crops."
     asked = settings.model_dump(include={'clips', 'max_gap', 'labels'})
     return _test_faces(data_dir, settings.clips) if split == 'test' else load_faces(data_dir, split, **asked)
-
-def _test_faces(data_dir, clips):
-    "The challenge's crops as a faces table, and what was left out; clips None: all."
-    root, out = unpack_crops(data_dir)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f'no folder {root} and no archive in v2/social_test: the test split is made of the challenge\'s '
-            'crops (videos_challenge/<video_id>/<track_id>/*.jpg). '
-            'Get them by: ego4d -o DIR --datasets social_test -y')
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and (clips is None or f.name in clips)]
-    parts = [challenge_faces(f) for f in folders or [root / 'none']]
-    skipped = _left_out_table([*out.to_dict('records'), *(row for _, rows in parts for row in rows)])
-    return pd.concat([faces for faces, _ in parts], ignore_index=True), skipped
 
 # %% ../nbs/17_preparation.ipynb #share-clips
 def share_clips(
@@ -427,7 +461,7 @@ def prepare_faces(
              for split, table in faces.items() for uid, clip in table.groupby('clip_uid', sort=False)]
     groups = share_clips(clips, settings)
     if not clips: raise ValueError(f'no clip of {", ".join(faces)} in {data_dir} has a face: '
-                                   'look at what was left out, and why')
+                                   'the table of what was left out (skipped.csv) says why')
     if not groups: raise ValueError(f'no clips for shard {settings.shard} of {settings.num_shards}: '
                                     f'there are {len(clips)} in all; use fewer shards')
     _make_ready(faces_dir, data_dir)

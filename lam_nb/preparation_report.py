@@ -95,6 +95,12 @@ def overview_table(
         share_interpolated=t.interpolated.mean()) for split, t in tables.items()])
 
 # %% ../nbs/34_preparation_report.ipynb #read-faces
+SKIPPED = ['split', 'clip_uid', 'track_id', 'frame', 'reason', 'count']
+
+def _write_skipped(run):
+    "Writes skipped.csv: at once, so that an error can point to it."
+    with atomic_path(run.out / 'skipped.csv') as part: run.skipped[SKIPPED].to_csv(part, index=False)
+
 def read_faces(
     run: Preparation, # as `start_preparation` returns it
 ) -> pd.DataFrame: # as `overview_table` returns it
@@ -109,6 +115,7 @@ def read_faces(
                    reason='also in train: validation is not held out') for uid in shared_clips(run.root, known)]
     if shared: left_out.append(pd.DataFrame(shared).astype(dict(frame='Int64')))
     run.skipped = pd.concat(left_out, ignore_index=True)
+    _write_skipped(run)
     lacking = set(run.settings.clips or []) - {uid for t in run.tables.values() for uid in t.clip_uid}
     if lacking:
         raise ValueError(f'{len(lacking)} of the clips asked for have no faces in {run.settings.splits}, '
@@ -163,8 +170,6 @@ def _summary(run):
         sources=made.source.value_counts().to_dict(), peak_mb_a_worker=made.peak_mb.fillna(0).max())
 
 # %% ../nbs/34_preparation_report.ipynb #save-preparation
-SKIPPED = ['split', 'clip_uid', 'track_id', 'frame', 'reason', 'count']
-
 def save_preparation(
     run: Preparation, # with its clips made
 ) -> pd.DataFrame: # split, reason, count
@@ -172,7 +177,7 @@ def save_preparation(
     parts = [run.skipped, _lost_in_clips(run), _lost_in_official_files(run)]
     rows = [row for part in parts for row in part[SKIPPED].to_dict('records')]
     run.skipped = pd.DataFrame(rows, columns=SKIPPED).astype(dict(frame='Int64'))
-    with atomic_path(run.out / 'skipped.csv') as part: run.skipped.to_csv(part, index=False)
+    _write_skipped(run)
     write_json(run.out / 'summary.json', _summary(run))
     return run.skipped.groupby(['split', 'reason'], as_index=False)['count'].sum()
 
