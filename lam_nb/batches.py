@@ -7,7 +7,7 @@ __all__ = ['window_loss', 'class_weights', 'epoch_order', 'epoch_batches', 'step
            'jitter_colours', 'random_blur', 'augment', 'TrainingData', 'window_names', 'data_hash', 'WindowData']
 
 # %% ../nbs/25_batches.ipynb #imports
-import hashlib, math
+import hashlib, json, math
 from typing import Iterable, Protocol, runtime_checkable
 
 import numpy as np
@@ -217,9 +217,10 @@ def window_names(
 def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
-    "Changes whenever the training windows are made of other faces, labels or clips."
-    hashes = [store.about['fingerprint'] for store in windows.stores]
-    return hashlib.sha256('|'.join([*hashes, str(len(windows))]).encode()).hexdigest()[:16]
+    "Changes whenever the training windows are made of other faces, pictures, labels or clips."
+    pictures = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
+    hashes = [[about['fingerprint'], pictures(about)] for about in (store.about for store in windows.stores)]
+    return hashlib.sha256(json.dumps([*hashes, len(windows)]).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data
 class WindowData:

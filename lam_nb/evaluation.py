@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from .runs import moved_names
 from .predictions import _refuse, check_predictions, check_same_rows, labels_and_scores, row_keys
 
 # %% ../nbs/24_evaluation.ipynb #points
@@ -219,3 +220,6 @@ def metrics_by(
     floats = [*_METRICS, *(['AP_looking_low', 'AP_looking_high'] if n else [])]
     table = pd.DataFrame([*rows.values()], index=pd.Index(list(rows), name=name), columns=[*_COUNTS, *floats])
     return table.astype(dict.fromkeys(floats, float))
+
+# %% ../nbs/24_evaluation.ipynb #moved
+__getattr__ = moved_names(__name__)           # what version 0.1 had in this module

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .runs import Progress, atomic_path
+from .runs import Progress, atomic_path, moved_names
 from .processes import rank_and_size, split_work
 from .devices import _takes_bf16, autocast
 from .annotations import sample_rows
@@ -44,7 +44,7 @@ class ClipPlan:
         self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
 
     def table(self) -> pd.DataFrame:
-        table = self.store.table[self.keep].reset_index(drop=True)
+        table = self.store.table[self.keep].reset_index(drop=True).assign(no_image=self.store.missing[self.keep])
         texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
         for kind in (object, 'str'): table = table.astype(dict.fromkeys(texts, kind))  # copies: not mapped
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
@@ -207,7 +207,7 @@ def _own_source(model):
 def _logits_hash(model, stride, size, precision, flip):
     "16 hexadecimal digits that change with whatever the logits depend on, but for the faces."
     bf16 = _takes_bf16(precision, next(model.parameters()).device)
-    used = [1, model_name(model), stride, size, bf16, flip, *_own_source(model)]
+    used = [2, model_name(model), stride, size, bf16, flip, *_own_source(model)]
     digest = hashlib.sha256(json.dumps(used).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -273,7 +273,7 @@ def _gathered(mine):
 
 def _all_rows(tables, expected, kept):
     "One table of all; RuntimeError unless it has as many rows as expected."
-    columns = ['clip_uid', 'track_id', 'frame', 'label', 'logit', 'score']
+    columns = ['clip_uid', 'track_id', 'frame', 'label', 'no_image', 'logit', 'score']
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     if len(table) != expected:
         raise RuntimeError(f'{len(table):,} rows were predicted, but the data set has {expected:,}; '
@@ -309,3 +309,6 @@ def _side(model, size):
     if model.size and size not in (0, model.size):
         raise ValueError(f'{model_name(model)} takes faces of {model.size} pixels, not {size}: leave size out')
     return model.size or size
+
+# %% ../nbs/23_inference.ipynb #moved
+__getattr__ = moved_names(__name__)           # what version 0.1 had in this module

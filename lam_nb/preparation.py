@@ -18,7 +18,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from pydantic import Field, model_validator
 
-from .runs import Progress, Settings
+from .runs import Progress, Settings, moved_names
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
     VIDEO_ENDINGS, _file_bytes, _video_fault, cut_clip, decode_image, extract_frames, extract_wave, find_videos,
@@ -488,3 +488,6 @@ def write_for_others(
         try: extract_wave(clip, data / 'wave' / f'{clip_uid}.wav')
         except (ValueError, OSError) as e: return [f'no wave file: {e}']
     return []
+
+# %% ../nbs/17_preparation.ipynb #moved
+__getattr__ = moved_names(__name__)           # what version 0.1 had in this module

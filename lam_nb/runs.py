@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_parameters', 'read_recipe', 'given_parameters', 'project_path', 'data_folders', 'atomic_path',
-           'atomic_folder', 'write_json', 'duration', 'Progress', 'provenance']
+           'atomic_folder', 'write_json', 'duration', 'Progress', 'provenance', 'moved_names']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, os, platform, shutil, subprocess, sys, tempfile, time
+import ast, difflib, json, os, platform, shutil, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -299,3 +299,35 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+
+# %% ../nbs/00_runs.ipynb #moved
+_MOVED = dict(                                                 # module of today -> names that 0.1 had elsewhere
+    batches='epoch_order epoch_batches window_loss window_names class_weights',
+    data_checks='alignment ego4d_table left_out_clips left_out_note motion_pairs stored_clips '
+                'write_official_files',
+    decisions='best_threshold border_distance border_profile error_runs fitted_notes operating_points '
+              'segment_metrics threshold_at',
+    devices='autocast choose_device set_arithmetic', faces='challenge_root unpack_crops',
+    launching='changed_settings check_resume check_validation finish_run main resume_run start_training '
+              'status_writer submit_slurm train train_process train_seeds train_windows',
+    live='live_display live_view',
+    predictions='add_labels check_predictions check_same_rows check_submission make_submission read_official '
+                'read_official_csv read_submission row_keys write_official write_submission',
+    processes='Stopped launch process_count rank_and_size stop_requests', reports='save_figure write_report',
+    scoring='EvaluateSettings ensemble_scores fit_temperature fitted_value load_model predict_process '
+            'predict_split smooth_scores')
+
+def moved_names(
+    module: str, # its `__name__`
+): # its `__getattr__`
+    "Finds names that version 0.1 had in a module where they are now, with a DeprecationWarning."
+    homes = {name: f'lam_nb.{home}' for home, names in _MOVED.items() for name in names.split()}
+    def find(name):
+        if homes.get(name, module) == module:
+            raise AttributeError(f'module {module!r} has no attribute {name!r}')
+        warnings.warn(f'{name} is in {homes[name]} now', DeprecationWarning, stacklevel=2)
+        return getattr(import_module(homes[name]), name)
+    return find
+
+# %% ../nbs/00_runs.ipynb #moved-here
+__getattr__ = moved_names(__name__)           # what version 0.1 had in this module

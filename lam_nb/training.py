@@ -23,7 +23,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import lam_nb
-from .runs import Progress, Settings, atomic_path, project_path
+from .runs import Progress, Settings, atomic_path, moved_names, project_path
 from .processes import Stopped, any_process, gather_values, rank_and_size, stop_requests
 from .models import load_imagenet, load_weights, make_model, model_class, save_checkpoint
 from .inference import predict
@@ -464,6 +464,8 @@ def _event_writer():
     return SummaryWriter
 
 # %% ../nbs/26_training.ipynb #main
+__getattr__ = moved_names(__name__)                           # what version 0.1 had in this module
+
 if __name__ == '__main__' and __spec__:                        # in a notebook, __spec__ is None
     from lam_nb.launching import main
     main()

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ from conftest import ROOT
 
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
-from lam_nb.runs import Progress, atomic_path
+from lam_nb.runs import _MOVED, Progress, atomic_path
 from lam_nb.processes import _plain_stops, launch, rank_and_size, stop_requests
 
 
@@ -87,3 +88,16 @@ def test_a_notebook_that_another_notebook_starts_is_not_watched():
 def test_another_machine_that_is_gone_is_told_plainly():
     with pytest.raises(ConnectionError, match='rdzv_endpoint does not answer .*Start the same command again on all'), _plain_stops():
         raise RendezvousConnectionError('The connection to the C10d store has failed')
+
+
+def test_names_of_version_0_1_are_found_where_they_are_now():
+    "What `_MOVED` promises exists and is public there; an unknown name is an AttributeError as ever."
+    for home, names in _MOVED.items():
+        for name in names.split():
+            assert name in import_module(f'lam_nb.{home}').__all__, f'{name} is not in {home}'
+    for module, name in (('training', 'start_training'), ('inference', 'load_model'), ('evaluation', 'best_threshold'),
+                         ('preparation', 'alignment'), ('runs', 'launch')):
+        with pytest.warns(DeprecationWarning, match=f'{name} is in lam_nb'):
+            found = getattr(import_module(f'lam_nb.{module}'), name)
+        assert found.__name__ == name
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"): import_module(f'lam_nb.{module}').nothing
