@@ -18,7 +18,8 @@ from .runs import write_json
 from .processes import rank_and_size
 from .annotations import (
     _person, annotation_file, clip_tracks, clips_of, load_annotations, social_segments, split_clips)
-from .faces import ClipFaces, challenge_faces, challenge_root, crop_face, note_unavailable, store_path
+from .faces import (
+    ClipFaces, challenge_faces, challenge_root, crop_face, fitted_boxes, note_unavailable, store_path)
 from .preparation import Source
 
 # %% ../nbs/18_data_checks.ipynb #test-clips
@@ -139,6 +140,7 @@ def _pair_crops(source, faces, rows, offsets, size):
         for (i, k), row in np.ndenumerate(rows):
             wanted.setdefault(int(frames[row]) + offset, []).append((offset, i, k))
     for position, image in replace(source, offset=0).frames(sorted(wanted)):
+        fitted_boxes(faces, *image.shape[1::-1])                 # no offset helps where the size is wrong
         for offset, i, k in wanted[position]: crops[offset, i, k] = crop_face(image, boxes[rows[i, k]], size)
     return crops
 

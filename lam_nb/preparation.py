@@ -21,11 +21,11 @@ from pydantic import Field, model_validator
 from .runs import Progress, Settings, moved_names
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
-    VIDEO_ENDINGS, _file_bytes, _video_fault, cut_clip, decode_image, extract_frames, extract_wave, find_videos,
-    folder_frames, frame_files, video_frames)
+    VIDEO_ENDINGS, _file_bytes, _frame_sizes, _video_fault, cut_clip, decode_image, extract_frames,
+    extract_wave, find_videos, folder_frames, frame_files, video_frames)
 from .faces import (
     MEMBER_BYTES, ClipFaces, _crop_note, _files_hash, _files_state, _test_faces, _visible, challenge_root,
-    crop_face, encode_face, note_unavailable, store_path, write_store)
+    crop_face, encode_face, fitted_boxes, note_unavailable, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Source:
     offset: int # position = start + annotation frame + offset
     start: int = 0 # position where the official cut begins: one before video_start_frame in a full-scale video
     zero: str = 'video' # what position 0 of a file is: see 15_videos
-    passed: str = field(default='', compare=False) # better places that cannot be read, and why
+    passed: str = field(default='', compare=False) # which better places cannot be read, and why
 
     def frames(self, frames): # annotation frames, 0-based in the clip
         "Yields (annotation frame, (H, W, 3) uint8 RGB) for those of `frames` that the source has, ascending."
@@ -102,7 +102,8 @@ def find_source(
     there = [s for s in sources if s.path.exists() or s.path.is_symlink()]
     for s in there:                                              # one alone is opened later
         fault = '' if s.kind == 'crops' or there[1:] == [] and s.path.exists() else _video_fault(s.path)
-        if not fault: return replace(s, passed='; '.join(faults))
+        note = f'{s.kind} in {s.path.parent.name} used, as {"; ".join(faults)}' if faults else ''
+        if not fault: return replace(s, passed=note)
         faults.append(fault)
     if not there: raise _not_found(data, uid, sources)
     kind = ValueError if any(s.path.exists() for s in there) else FileNotFoundError      # only broken links
@@ -120,6 +121,7 @@ class PrepareSettings(Settings):
     quality: int = Field(90, ge=1, le=100)                 # of a JPEG
     image_size: int = Field(224, ge=16, le=1024)           # side of the stored faces, pixels
     frame_offset: int | None = None                        # position = annotation frame + this; None: default
+    other_size: Literal['refuse', 'scale', 'keep'] = 'refuse'  # frames of another size than the boxes': see 16
     check_alignment: bool = False                          # compare offsets -3 to 3 on a few clips
     workers: int = Field(0, ge=0)                          # processes; 0: one per core
     clips: list[str] | None = None                         # only these clip uids; None: all
@@ -156,8 +158,9 @@ def _crop_bytes(file, settings):
 def _cut_faces(source, faces, settings):
     "Yields ([row], encoded face) for every face whose frame the source has."
     rows = pd.Series(np.arange(len(faces))).groupby(faces.frame.to_numpy()).agg(list)
-    boxes = faces[['x1', 'y1', 'x2', 'y2']].to_numpy()
+    boxes = None
     for frame, image in source.frames(rows.index):
+        if boxes is None: boxes = fitted_boxes(faces, *image.shape[1::-1], settings.other_size)
         for row in rows[frame]:
             face = crop_face(image, boxes[row], settings.image_size)
             yield [row], encode_face(face, settings.image_format, settings.quality)
@@ -182,7 +185,8 @@ def clip_images(
 # %% ../nbs/17_preparation.ipynb #inputs-hash
 def _rows_made_by(faces, settings):
     "The settings that made the rows of a faces table; none for challenge crops."
-    return {} if 'unique_id' in faces else settings.model_dump(include={'labels', 'max_gap'})
+    made_by = settings.model_dump(include={'labels', 'max_gap', 'other_size'})
+    return {} if 'unique_id' in faces else {k: v for k, v in made_by.items() if v not in ('refuse', 'keep')}
 
 def inputs_hash(
     faces: pd.DataFrame, # the clip's faces table
@@ -250,11 +254,6 @@ def _clip_source(data_dir, uid, split, settings, origin):
     if settings.frame_offset is None or source.kind == 'crops': return source
     return replace(source, offset=settings.frame_offset)
 
-def _passed_note(source):
-    "What a user should know about the choice of a source, as notes."
-    place = f'{source.kind} in {source.path.parent.name} used'
-    return [f'{place}, as {source.passed}'] if source.passed else []
-
 def _find(data_dir, split, settings, origin, store, inputs):
     "The source of a clip (None: it is gone, and its store is current), and notes on files for other tools."
     args = data_dir, store.path.stem, split, settings, origin
@@ -262,10 +261,10 @@ def _find(data_dir, split, settings, origin, store, inputs):
     except FileNotFoundError:
         if not _is_current(store, inputs, None, settings): raise
         return None, ['its video is gone: nothing was written for other tools'] * bool(settings.also_write)
-    if not settings.also_write: return source, _passed_note(source)
+    passed = [source.passed] if source.passed else []
+    if not settings.also_write: return source, passed
     notes = write_for_others(data_dir, store.path.stem, source, origin, settings.also_write)
-    notes = _passed_note(source) + notes
-    return _clip_source(*args), notes                            # a clip that was just cut is the source now
+    return _clip_source(*args), passed + notes                   # a clip that was just cut is the source now
 
 # %% ../nbs/17_preparation.ipynb #make-store
 def _about_of(store):
@@ -403,6 +402,15 @@ def _siblings(origins):
     for uid, (video, *_) in origins.items(): found.setdefault(video, []).append(uid)
     return found
 
+def _note_sizes(clips, data_dir):
+    "Notes the size of the annotated frames in the faces tables, where ego4d.json or a manifest says it."
+    sizes = _frame_sizes(data_dir)
+    videos = {uid: video for uid, (video, *_) in _origins(data_dir).items()} if sizes else {}
+    for split, table, _ in clips:
+        uid = table.clip_uid.iloc[0]
+        table.attrs['frame_size'] = sizes.get(uid) or sizes.get(videos.get(uid)) if split != 'test' else None
+
+
 # %% ../nbs/17_preparation.ipynb #make-ready
 def _is_leftover(part):
     "Whether this is a temporary file or folder that nobody has written to for an hour."
@@ -459,6 +467,7 @@ def prepare_faces(
     origins = _origins(data_dir) if full else {}
     clips = [(split, clip.reset_index(drop=True), origins.get(uid) if split != 'test' else None)
              for split, table in faces.items() for uid, clip in table.groupby('clip_uid', sort=False)]
+    _note_sizes(clips, data_dir)
     groups = share_clips(clips, settings)
     if not clips: raise ValueError(f'no clip of {", ".join(faces)} in {data_dir} has a face: '
                                    'the table of what was left out (skipped.csv) says why')

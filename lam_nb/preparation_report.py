@@ -212,7 +212,10 @@ def compare_offsets(
     "Faces of the first clips of each split, cut at several offsets."
     checked, sheets = [], []
     for faces, source in _comparable_sources(run, n):
-        table, crops = alignment(source, faces)
+        try: table, crops = alignment(source, faces)
+        except ValueError as e:                                  # such as frames of another size
+            print(f'not compared: {faces.clip_uid[0]}: {e}')
+            continue
         if not table.pairs[0]: continue
         place = f'{source.kind} in {source.path.parent.relative_to(run.root)}'
         checked.append(table.assign(clip_uid=faces.clip_uid[0], place=place, in_use=source.offset))
@@ -227,7 +230,7 @@ def _comparable_sources(run, n):
         origins = clip_origins(run.root, split)
         for uid in cut[cut.split == split].clip_uid[:n]:
             try: source = _source_in_use(run, uid, origins)
-            except FileNotFoundError as e: print(f'not compared: {e}')
+            except (OSError, ValueError) as e: print(f'not compared: {e}')
             else: yield table[table.clip_uid == uid].reset_index(drop=True), source
 
 def _source_in_use(run, uid, origins):

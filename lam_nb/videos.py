@@ -7,7 +7,7 @@ __all__ = ['PIXELS', 'VIDEO_ENDINGS', 'video_frames', 'find_videos', 'decode_ima
            'extract_frames', 'extract_wave', 'cut_clip']
 
 # %% ../nbs/15_videos.ipynb #imports
-import glob, io, math, re, struct, wave
+import csv, glob, io, json, math, re, struct, wave
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -169,6 +169,26 @@ def _video_fault(path):
         else: next(_timed_frames(path, 0, 'video'))
     except (OSError, ValueError) as e: return str(e)
     return ''
+
+# %% ../nbs/15_videos.ipynb #frame-sizes
+def _size_in(entry):
+    "(width, height) that an entry of ego4d.json or a row of a manifest gives; None if it gives none."
+    data = entry.get('video_metadata') or entry
+    sides = [data.get(f'display_resolution_{side}') for side in ('width', 'height')]
+    text = ' x '.join(map(str, sides)) if all(sides) else str(data.get('resolution'))
+    size = re.search(r'(\d{2,5})(?:\.0)?\D+(\d{2,5})', text)
+    return size and (int(size[1]), int(size[2]))
+
+def _frame_sizes(data_dir):
+    "uid of a clip or a video -> (width, height) of its frames, where ego4d.json or a manifest says it."
+    data, rows, found = Path(data_dir), [], {}
+    for file in (*data.glob('*/full_scale/manifest.csv'), *data.glob('full_scale/manifest.csv')):
+        with open(file, newline='', encoding='utf-8-sig') as f: rows += csv.DictReader(f)
+    try: known = json.loads((data / 'ego4d.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError): known = {}
+    for row in [*rows, *known.get('videos', ()), *known.get('clips', ())]:
+        if size := _size_in(row): found[row.get('clip_uid') or row.get('video_uid')] = size
+    return found
 
 # %% ../nbs/15_videos.ipynb #image-size
 _MARKER = re.compile(rb'\xff([^\x00\xff])')
