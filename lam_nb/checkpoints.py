@@ -128,6 +128,7 @@ def _claimed_bytes(*given):
         raise ValueError('it claims bytes that it does not hold')
     return b''
 
+# %% ../nbs/05_checkpoints.ipynb #stand-ins
 _STAND_INS = {
     'collections.OrderedDict': OrderedDict, 'builtins.set': set, 'builtins.complex': complex,
     'torch.Size': tuple,
