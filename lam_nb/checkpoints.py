@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/05_checkpoints.ipynb #kinds
-_CONVERT = "Convert it where that library is installed: torch.save({'state_dict': tensors_by_name}, 'weights.pth')."
+_CONVERT = "Convert it where that library is: torch.save({'state_dict': tensors_by_name}, 'weights.pth')."
 _BEGINNINGS = (                                           # of the file, what it is, what to do
     (rb'version https://git-lfs', 'a pointer of git-LFS, not the file itself', 'Fetch it: git lfs pull.'),
     (rb'(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|Error)', 'a web page',
@@ -52,14 +52,16 @@ def _other_archive(names):
     if any(re.search(r'\.(npy|weights\.h5)$|(^|/)(archive_format|saved_model\.pb)$', name) for name in names):
         return f'a zip archive of another library. {_CONVERT}'
     files = [name for name in names if not name.endswith('/') and not re.search(r'(^|/)(\.|__MACOSX)', name)]
-    return (f'a zip archive around {len(files)} file{"s" * (len(files) != 1)} (first: {str(files[:1])[1:-1][:80]}). '
+    first = str(files[:1])[1:-1][:80]
+    return (f'a zip archive around {len(files)} file{"s" * (len(files) != 1)} (first: {first}). '
             'Unpack it by unzip FILE, and give the path of the checkpoint in it.')
 
 _FOLDERS = (                                                # what lies in it, what the folder is, what to do
     ('checkpoints/best.pt', 'a run', 'give the file in it: checkpoints/best.pt'),
     ('.metadata', 'a distributed checkpoint in pieces',
      'join them: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth'),
-    ('zero_to_fp32.py', 'a checkpoint of DeepSpeed in pieces', 'join them: python zero_to_fp32.py . weights.pth'),
+    ('zero_to_fp32.py', 'a checkpoint of DeepSpeed in pieces',
+     'join them: python zero_to_fp32.py . weights.pth'),
     ('data.pkl', 'an unpacked checkpoint', 'pack it again, uncompressed: zip -0 -r weights.pth FOLDER'),
     ('saved_model.pb', "TensorFlow's", 'convert it where TensorFlow is installed'))
 
@@ -107,7 +109,8 @@ class _Bytes:
     each: int                                              # bytes of a number
 
 _ODD = {'sparse': 'sparse tensors', 'qtensor': 'quantised tensors', 'meta': 'tensors without values',
-        'device': 'tensors of another device', 'wrapper': 'tensors of a special class'}   # by their rebuild function
+        'device': 'tensors of another device',
+        'wrapper': 'tensors of a special class'}   # by their rebuild function
 
 def _claimed_tensor(storage, offset, shape, stride, *rest):
     "Stands in for a tensor: ValueError if it is larger than its storage."
@@ -121,20 +124,25 @@ def _claimed_tensor(storage, offset, shape, stride, *rest):
 
 def _claimed_bytes(*given):
     "Stands in for bytes and bytearray: their length is not taken on trust."
-    if given and not isinstance(given[0], (bytes, str)): raise ValueError('it claims bytes that it does not hold')
+    if given and not isinstance(given[0], (bytes, str)):
+        raise ValueError('it claims bytes that it does not hold')
     return b''
 
+# %% ../nbs/05_checkpoints.ipynb #stand-ins
 _STAND_INS = {
-    'collections.OrderedDict': OrderedDict, 'builtins.set': set, 'builtins.complex': complex, 'torch.Size': tuple,
+    'collections.OrderedDict': OrderedDict, 'builtins.set': set, 'builtins.complex': complex,
+    'torch.Size': tuple,
     'torch.device': lambda *_: None, 'torch.serialization._get_layout': lambda *_: None,
     'builtins.bytearray': _claimed_bytes, '_codecs.encode': lambda text, _='': text.encode('latin-1'),
-    'torch.nn.parameter.Parameter': None, 'torch.Tensor': None, **{name: stand_in for stand_in, name in _NUMBERS},
+    'torch.nn.parameter.Parameter': None, 'torch.Tensor': None,
+    **{name: stand_in for stand_in, name in _NUMBERS},
     **{f'torch._utils._rebuild_{n}': _claimed_tensor for n in ('tensor', 'tensor_v2', 'tensor_v3')},
     **{f'torch._utils._rebuild_{n}': lambda data, *_: data for n in ('parameter', 'parameter_with_state')},
     'torch._tensor._rebuild_from_type_v2': lambda function, _, args, *__: function(*args)}
 
-_ITEM_SIZES = dict(Double=8, Float=4, Half=2, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1, Untyped=1,
-                   ComplexDouble=16, ComplexFloat=8, QInt8=1, QUInt8=1, QInt32=4, QUInt4x2=1, QUInt2x4=1)
+_ITEM_SIZES = dict(Double=8, Float=4, Half=2, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1,
+                   Untyped=1, ComplexDouble=16, ComplexFloat=8,
+                   QInt8=1, QUInt8=1, QInt32=4, QUInt4x2=1, QUInt2x4=1)
 
 def _stand_in(module, name):
     "What takes the place of a name in a pickle; ValueError, in words, for what may not be there."
@@ -146,7 +154,8 @@ def _stand_in(module, name):
         storage = name.removesuffix('Storage')
         if storage in _ITEM_SIZES and storage != name: return _Bytes(0, _ITEM_SIZES[storage])
     odd = [what for sign, what in _ODD.items() if full.startswith(f'torch._utils._rebuild_{sign}')]
-    if odd: raise ValueError(f'it holds {odd[0]}, expected plain ones: call .to_dense(), .dequantize() or .cpu()')
+    if odd:
+        raise ValueError(f'it holds {odd[0]}, expected plain ones: call .to_dense(), .dequantize() or .cpu()')
     raise ImportError(full[:100])
 
 # %% ../nbs/05_checkpoints.ipynb #reader
@@ -170,7 +179,7 @@ class _Claims(pickle._Unpickler):
         if isinstance(made, _Dtype): made.__setstate__(state)
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
-_LONGEST = 2**24                                          # bytes of a pickle: names and plain values, no numbers
+_LONGEST = 2**24                                          # bytes of a pickle: names and plain values
 
 def _check_pickle(data, sizes):
     "Checks what the pickle of a zip file claims against the sizes of its parts (key -> bytes)."
@@ -179,13 +188,13 @@ def _check_pickle(data, sizes):
     _Claims(BytesIO(data), storages).load()
     small = [key for key, total in storages.items() if total > sizes.get(key, 0)]
     if small:
-        raise ValueError(f'{len(small)} tensors are claimed to be larger than the file holds (first: {small[0]!r})')
+        raise ValueError(f'{len(small)} storages are claimed to be larger than they are (first: {small[0]!r})')
 
 def _check_legacy(file, size):
     "The same for a file before PyTorch 1.6."
     storages = {}
     file = BytesIO(file.read(_LONGEST))
-    parts = [_Claims(file, storages).load() for _ in range(5)]   # magic, protocol, system, content, storage keys
+    parts = [_Claims(file, storages).load() for _ in range(5)]    # the last: keys of the storages
     if file.tell() + sum(8 + total for total in storages.values()) > size or not {*storages} <= {*parts[-1]}:
         raise ValueError(f'it claims {sum(storages.values()):,} bytes of tensors, and has {size:,}: '
                          'it was cut off, or made to take memory')
@@ -236,13 +245,13 @@ def _check_kinds(weights):
     "ValueError if a tensor holds no plain numbers."
     odd = [k for k, v in weights.items() if v.dtype not in _FLOATS + _WHOLE or v.layout != torch.strided]
     if odd:
-        raise ValueError(f'{len(odd)} of its {len(weights)} tensors hold {str(weights[odd[0]].dtype)[6:]} numbers '
+        raise ValueError(f'{len(odd)} of its {len(weights)} tensors hold {str(weights[odd[0]].dtype)[6:]} '
                          f'(first: {odd[0][:80]}): expected floats of 16 to 64 bits. Convert them by .float()')
 
 def _shown(value): return f'{str(value)[:40]!r}' if isinstance(value, str | float) else type(value).__name__
 
 def _whole_number(value):
-    "A whole number that is written as a float, a tensor of one value, or a text of digits; else the value itself."
+    "A whole number, also where a float, a tensor or a text of digits stands for it; else the value itself."
     if torch.is_tensor(value) and value.numel() == 1: value = value.item()
     if isinstance(value, str) and re.fullmatch(r'\d{1,9}', value): return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -292,7 +301,7 @@ def _check_file(path):
 
 # %% ../nbs/05_checkpoints.ipynb #read-checkpoint
 def read_checkpoint(
-    path: str | Path, # a file written by torch.save: ours, the official code's, Gaze360's, torchvision's, others'
+    path: str | Path, # a file of torch.save's: ours, the official code's, Gaze360's, torchvision's, others'
 ) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
     "Read a checkpoint of any origin without running anything in it."
     path = Path(path)

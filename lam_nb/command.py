@@ -20,7 +20,8 @@ from .scoring import EvaluateSettings
 from .comparison import CompareSettings
 
 # %% ../nbs/38_command.ipynb #checked-run
-RUNS = {'prepare': PrepareSettings, 'train': TrainSettings, 'evaluate': EvaluateSettings, 'compare': CompareSettings}
+RUNS = {'prepare': PrepareSettings, 'train': TrainSettings, 'evaluate': EvaluateSettings,
+        'compare': CompareSettings}
 
 def checked_run(
     name: str, # of a run notebook: prepare, train, evaluate or compare
@@ -40,14 +41,15 @@ def checked_run(
 def command(
     arguments: list[str] | None = None, # notebook, file.yaml, name=value ...; None: those of the command line
 ):
-    "Checks the parameters, then executes a run notebook: python -m lam_nb.command NOTEBOOK [file] [name=value ...]"
+    "Checks the parameters, then executes a run notebook: lam_nb.command NOTEBOOK [file] [name=value ...]"
     name, *given = (sys.argv[1:] if arguments is None else arguments) or ['']
     usage = f'usage: python -m lam_nb.command {{{",".join(RUNS)}}} [recipe.yaml] [name=value ...]'
     if name not in RUNS or any(g.startswith('-') for g in given): sys.exit(usage)
     try: notebook, report, parameters = checked_run(name, given)
     except ValueError as e: sys.exit(str(e))
     report.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(notebook, report, parameters, stdout_file=sys.stdout, stderr_file=sys.stderr)
+    out = dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
+    try: papermill.execute_notebook(notebook, report, parameters, **out)
     except PapermillExecutionError as e: sys.exit(f'{e.ename}: {e.evalue}\nthe report so far: {report}')
     print(f'report: {report}')
 

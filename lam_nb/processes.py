@@ -6,7 +6,7 @@
 __all__ = ['split_work', 'process_count', 'rank_and_size', 'gather_values', 'any_process', 'stop_requests', 'Stopped', 'launch']
 
 # %% ../nbs/01_processes.ipynb #imports
-import os, re, signal, tempfile, threading, time
+import hashlib, os, re, signal, tempfile, threading
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -122,6 +122,8 @@ def _own_device():
     torch.cuda.set_device(local)
     return torch.device('cuda', local)
 
+_MEETING = 'LAM_NB_MEETING'                  # names the file in which the processes of one machine meet
+
 def _joined(launcher, fn, *args):
     "Joins the process group, runs `fn`, leaves the group. `launcher`: id of the process that must live."
     import torch.distributed as dist
@@ -131,10 +133,13 @@ def _joined(launcher, fn, *args):
     for number in (signal.SIGUSR1, signal.SIGUSR2):              # a queue's signals are meant for the launcher
         signal.signal(number, signal.SIG_IGN)
     if launcher and os.getppid() != launcher: raise SystemExit('the process that started this one is gone')
-    dist.init_process_group('nccl' if device else 'gloo', timeout=timedelta(days=1), device_id=device)
+    rank, size, meeting = int(os.environ['RANK']), int(os.environ['WORLD_SIZE']), os.environ.get(_MEETING)
+    if size > 1:
+        dist.init_process_group('nccl' if device else 'gloo', f'file://{meeting}' if meeting else 'env://',
+                                timedelta(days=1), size, rank, device_id=device)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     result = record(fn)(*args)
-    dist.destroy_process_group()                 # not after an error: NCCL would wait for the other processes
+    if size > 1: dist.destroy_process_group()    # not after an error: NCCL would wait for the other processes
     return result
 
 # %% ../nbs/01_processes.ipynb #handlers
@@ -162,6 +167,22 @@ def _check_processes(n, gpus, num_nodes, rdzv_endpoint):
         raise ValueError(f'num_processes = {n}, but this machine has {gpus} GPU{"s" * (gpus > 1)}: '
                          f'give at most {gpus}, or set CUDA_VISIBLE_DEVICES="" to run on the CPU')
 
+# %% ../nbs/01_processes.ipynb #private
+@contextmanager
+def _private(
+    folder, # only this user can read it; None: several machines, which meet by the network
+):
+    "While processes are started: on one machine they open no port but on its own address."
+    own = {_MEETING: f'{folder}/processes', 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1',
+           'GLOO_SOCKET_IFNAME': 'lo', 'NCCL_SOCKET_IFNAME': 'lo'} if folder else {}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: del os.environ[name]
+            else: os.environ[name] = value
+
 # %% ../nbs/01_processes.ipynb #launch
 def launch(
     fn, # a function importable from a module (processes are spawned: a notebook's own function cannot travel)
@@ -179,16 +200,20 @@ def launch(
     here = not (apart and _headless() and fn.__module__ != '__main__')
     if n == num_nodes == 1 and here: return fn(*args)
     from torch.distributed.launcher.api import elastic_launch
-    with tempfile.TemporaryDirectory(prefix='lam_nb-') as errors, _kept_handlers(), _plain_stops():
-        config = _launch_config(n, num_nodes, rdzv_endpoint, errors)
-        return elastic_launch(config, _joined)(os.getpid(), fn, *args).get(0)
+    with tempfile.TemporaryDirectory(prefix='lam_nb-') as folder, _kept_handlers(), _plain_stops():
+        config = _launch_config(n, num_nodes, rdzv_endpoint, folder)
+        with _private(folder if num_nodes == 1 else None):
+            return elastic_launch(config, _joined)(os.getpid(), fn, *args).get(0)
 
-def _launch_config(n, num_nodes, rdzv_endpoint, errors):
-    "The launcher's settings for `n` processes on each machine; the folder `errors` takes their tracebacks."
+def _launch_config(n, num_nodes, rdzv_endpoint, folder):
+    "The launcher's settings for `n` processes on each machine; `folder` takes their tracebacks."
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
-    run_id = 'lam_nb' if num_nodes > 1 else f'lam_nb-{os.getpid()}-{time.monotonic_ns()}'
+    alone = dict(rdzv_endpoint=f'{folder}/launcher', rdzv_configs={'store_type': 'file'}, run_id='lam_nb',
+                 local_addr='localhost')
+    name = hashlib.sha256(rdzv_endpoint.encode()).hexdigest()[:16]             # the same on all machines
+    several = dict(rdzv_endpoint=rdzv_endpoint, run_id=f'lam_nb-{name}')
     return LaunchConfig(
-        min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, run_id=run_id,
-        rdzv_backend='c10d', rdzv_endpoint=rdzv_endpoint or 'localhost:0', max_restarts=0, start_method='spawn',
-        signals_to_handle=','.join(s.name for s in _default_signals()), logs_specs=DefaultLogsSpecs(errors))
+        min_nodes=num_nodes, max_nodes=num_nodes, nproc_per_node=n, rdzv_backend='c10d', max_restarts=0,
+        start_method='spawn', signals_to_handle=','.join(s.name for s in _default_signals()),
+        logs_specs=DefaultLogsSpecs(folder), **(alone if num_nodes == 1 else several))

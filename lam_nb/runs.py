@@ -25,7 +25,7 @@ class Settings(BaseModel):
     @model_validator(mode='before')
     @classmethod
     def _convert(cls, values: dict):
-        "`null`, `None`: None; a text for a list is split at commas (`auto` stays); a whole number is a list of one."
+        "`null`: None; a text for a list is split at commas (`auto` stays); a whole number is a list of one."
         out = dict(values)
         for name, value in out.items():
             kinds = _kinds(cls, name)
@@ -98,26 +98,31 @@ def _text_meant(cls, name, got):
 # %% ../nbs/00_runs.ipynb #recipe
 class _Recipe(yaml.SafeLoader): "Plain values only, each name once."
 
+def _no_doubles(names):
+    twice = [name for name in names if names.count(name) > 1]
+    if twice: raise ValueError(f'{twice[0]} is given twice')
+
 def _each_once(loader, node):
     "A mapping of YAML as a dict; ValueError for a name that comes twice."
     pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
     names = [repr(key) for key, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]: raise ValueError(f'{twice[0]} is given twice')
+    _no_doubles(names)
     return {key: loader.construct_object(value, deep=True) for key, value in pairs}
 
 _Recipe.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _each_once)
 
 def read_recipe(
-    given: list[str], # a YAML file (at most one), and name=value, which win; values are texts, as they are typed
+    given: list[str], # a YAML file (at most one), and name=value, which win; those values stay texts
 ) -> dict: # name -> value
     "The parameters of a command line; ValueError for what cannot be read."
     files, pairs = [g for g in given if '=' not in g], [g.partition('=')[::2] for g in given if '=' in g]
     values, names = {}, [name for name, _ in pairs]
     if len(files) > 1: raise ValueError(f'{len(files)} files were given: expected one, and name=value')
-    if twice := [name for name in names if names.count(name) > 1]: raise ValueError(f'{twice[0]} is given twice')
+    _no_doubles(names)
     if files and not Path(files[0]).is_file(): raise ValueError(f'{files[0]}: no such file; expected YAML')
     try: values = (yaml.load(Path(files[0]).read_text('utf-8'), _Recipe) or {}) if files else {}
-    except (yaml.YAMLError, ValueError, TypeError) as e: raise ValueError(f'{files[0]} is no recipe: {e}') from None
+    except (yaml.YAMLError, ValueError, TypeError) as e:
+        raise ValueError(f'{files[0]} is no recipe: {e}') from None
     if isinstance(values, dict): return {**values, **dict(pairs)}
     raise ValueError(f'{files[0]} holds {type(values).__name__}: expected lines `name: value`')
 

@@ -43,11 +43,16 @@ def smooth_scores(
 
 def _running_median(frame, score, window):
     "Medians of one track's scores over `window` frames, (n,)."
-    score = pd.Series(score).groupby(frame).transform('median').to_numpy()  # a challenge frame may come twice
-    first = frame.min()
-    dense = np.full(np.ptp(frame) + window, np.nan)           # a value per frame, also where the track has none
-    dense[frame - first + window // 2] = score
-    return np.nanmedian(np.lib.stride_tricks.sliding_window_view(dense, window)[frame - first], axis=1)
+    each = pd.Series(score).groupby(frame).median()           # sorted; a challenge frame may come twice
+    known, half = each.index.to_numpy(), min(window // 2, int(np.ptp(frame)))
+    first, end = np.searchsorted(known, known - half), np.searchsorted(known, known + half, 'right')
+    width = int((end - first).max())                          # of the frames that are there, however far apart
+    views = np.lib.stride_tricks.sliding_window_view(np.append(each, np.full(width, np.nan)), width)
+    medians = np.empty(len(known))
+    for part in np.array_split(np.arange(len(known)), len(known) * width // 2**22 + 1):          # 32 MB
+        inside = np.arange(width) < (end - first)[part, None]
+        medians[part] = np.nanmedian(np.where(inside, views[first[part]], np.nan), axis=1)
+    return medians[np.searchsorted(known, frame)]
 
 # %% ../nbs/28_scoring.ipynb #ensemble
 def ensemble_scores(

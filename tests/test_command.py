@@ -83,8 +83,7 @@ def test_a_date_in_yaml_tells_the_way_out(tmp_path):
 
 HOSTILE = [
     '\'x = __import__("os").system("touch MARK") #\': 1', '"import os; os.system(\'touch MARK\') #": 1',
-    '? [1, 2]\n: 3', '7: 1',
-    'epochs: !!python/object/apply:os.system ["touch MARK"]',
+    '? [1, 2]\n: 3', '7: 1', 'epochs: !!python/object/apply:os.system ["touch MARK"]',
     '"epochs\\nimport os; os.system(\'touch MARK\')": 1', 'epochs : 1\nepochs: 2',
     '- epochs', 'just a text', 'a: [', '{[]: 1}', '<<: {epochs: 1}']
 

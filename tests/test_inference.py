@@ -385,3 +385,25 @@ def test_a_stray_folder_among_the_crops_is_no_video(tmp_path):
     settings = PrepareSettings(image_size=32, workers=1)
     prepare_faces({'test': split_faces(tmp_path, 'test', settings)[0]}, tmp_path, tmp_path / 'faces', settings)
     assert stored_clips(tmp_path, tmp_path / 'faces', 'test') == ['v']
+
+
+@pytest.mark.parametrize('window', [3, 31, 10**9 + 1, 10**12 + 1])
+def test_smoothing_over_far_frames_takes_no_memory(window):
+    import tracemalloc
+    frames = np.array([0, 2, 1, 1, 10**9, 10**9 + 1, 4 * 10**9])
+    table = pd.DataFrame(dict(clip_uid='a', track_id='t', frame=frames, score=[.1, .9, .3, .5, .8, .2, .7]))
+    tracemalloc.start()
+    smooth = smooth_scores(table, window).score.to_numpy()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    each = table.groupby('frame').score.median()
+    assert peak < 2**22 and np.allclose(smooth, [each[abs(each.index - f) <= window // 2].median() for f in frames])
+
+
+def test_smoothing_is_the_median_of_the_frames_in_the_window():
+    rng = np.random.default_rng(0)
+    frames = np.sort(rng.choice(3000, 1200, replace=False))
+    table = pd.DataFrame(dict(clip_uid='a', track_id='t', frame=frames, score=rng.random(1200))).sample(frac=1, random_state=0)
+    for window in (3, 15, 301):
+        expected = [table.score[(table.frame - f).abs() <= window // 2].median() for f in table.frame]
+        assert np.allclose(smooth_scores(table, window).score, expected)

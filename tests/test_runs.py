@@ -13,7 +13,7 @@ from conftest import ROOT
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from lam_nb.runs import _MOVED, Progress, atomic_path
-from lam_nb.processes import _plain_stops, launch, rank_and_size, stop_requests
+from lam_nb.processes import _launch_config, _plain_stops, launch, rank_and_size, stop_requests
 
 
 def rank_or_fail(bad_rank):
@@ -101,3 +101,25 @@ def test_names_of_version_0_1_are_found_where_they_are_now():
             found = getattr(import_module(f'lam_nb.{module}'), name)
         assert found.__name__ == name
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"): import_module(f'lam_nb.{module}').nothing
+
+
+def listening():
+    "Rank and size, and the addresses on which the launcher and its processes listen, after they have talked."
+    import torch
+    import torch.distributed as dist
+    if rank_and_size()[1] > 1: dist.all_reduce(torch.ones(2), group=dist.new_group(backend='gloo'))
+    family = [psutil.Process().parent(), *psutil.Process().parent().children(recursive=True)]
+    return rank_and_size(), [c.laddr.ip for p in family for c in p.net_connections('inet') if c.status == 'LISTEN']
+
+
+@pytest.mark.parametrize('n', [1, 2])
+def test_the_processes_of_one_machine_listen_on_its_own_address_only(n, monkeypatch):
+    monkeypatch.setattr('lam_nb.processes._headless', lambda: True)                  # so that one process is a new one too
+    place, addresses = launch(listening, num_processes=n, apart=True)
+    assert place == (0, n) and bool(addresses) == (n > 1)                            # alone it needs no group
+    assert all(address.startswith('127.') or address == '::1' for address in addresses)
+
+
+def test_machines_share_a_name_that_others_do_not_know():
+    names = [_launch_config(1, 2, endpoint, '').run_id for endpoint in ('a:29400', 'a:29400', 'b:29400')]
+    assert names[0] == names[1] != names[2] and names[0] != 'lam_nb'
