@@ -136,12 +136,11 @@ def shared_rows(
 # %% ../nbs/32_comparison.ipynb #differences-of
 def differences_of(
     tables: dict,             # name -> predictions table, as `shared_rows` returns them
-    n: int = 1000,            # draws of clips
     threshold: float = 0.5,   # for the accuracy
 ) -> dict:                    # name -> as `compare_by_clip` returns it, this run minus the first
     "The differences of all runs to the first one."
     names = list(tables)
-    return {name: compare_by_clip(tables[names[0]], tables[name], n, threshold=threshold) for name in names[1:]}
+    return {name: compare_by_clip(tables[names[0]], tables[name], threshold=threshold) for name in names[1:]}
 
 # %% ../nbs/32_comparison.ipynb #disagreements
 def disagreements(
@@ -205,7 +204,7 @@ def _results_row(values):
 
 
 def results_table(
-    results: dict,   # name -> as `bootstrap_by_clip` returns it, or a dict of metrics (fractions)
+    results: dict,   # name -> as `intervals_by_clip` returns it, or a dict of metrics (fractions)
 ) -> pd.DataFrame:   # index run; mAP, mAP_low, mAP_high, ... as fractions, NaN where not known
     "Metrics with 95 % intervals, one line per model."
     rows = [_results_row(values) for values in results.values()]
@@ -253,7 +252,7 @@ def _latex(table, digits, threshold):
     interval = r' {{\scriptsize [{}, {}]}}'
     cells = lambda row: (_cell(row, m, digits, interval).replace('–', '--') for m in RESULT_METRICS)
     rows = [' & '.join([latex_text(run), *cells(row)]) for run, row in table.iterrows()]
-    lines = ['% Needs \\usepackage{booktabs}. Percent; in brackets 95 % intervals by bootstrap over clips.',
+    lines = ['% Needs \\usepackage{booktabs}. Percent; in brackets 95 % intervals by jackknife over clips.',
              '\\begin{tabular}{l' + 'r' * len(RESULT_METRICS) + '}', '\\toprule', f'{" & ".join(head)} \\\\',
              '\\midrule', *(f'{r} \\\\' for r in rows), '\\bottomrule', '\\end{tabular}']
     return '\n'.join(lines) + '\n'
@@ -340,6 +339,6 @@ class CompareSettings(Settings):
     out_dir: str = 'outputs/compare'                # the run's folder
     shared_only: bool = False                       # compare the rows that all runs have; False: refuse others
     threshold: float = Field(0.5, gt=0, lt=1)       # a row is predicted looking when its score is at least this
-    draws: int = Field(1000, ge=100)                # draws of clips for the intervals
+    draws: int = Field(1000, ge=100)                # not used since 0.3: the intervals need no draws
     faces_dir: str | None = None                    # face store for the strips; None: that of the first run
     strips: int = Field(8, ge=0)                    # rows shown for each way in which two runs disagree

@@ -21,7 +21,7 @@ from .folders import check_folder, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .faces import store_path
 from .windows import window_strips
-from .evaluation import bootstrap_by_clip
+from .evaluation import INTERVAL_TEXT, intervals_by_clip
 from lam_nb.comparison import (
     CompareSettings, differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
     write_results)
@@ -46,13 +46,13 @@ class Comparison(ReportedRun):
     def first(self) -> str | None: return next(iter(self.tables), None)
 
     @cached_property
-    def intervals(self) -> dict:                    # name -> as `bootstrap_by_clip` returns it
-        n, threshold = self.settings.draws, self.settings.threshold
-        return {name: bootstrap_by_clip(table, n, threshold=threshold) for name, table in self.tables.items()}
+    def intervals(self) -> dict:                    # name -> as `intervals_by_clip` returns it
+        threshold = self.settings.threshold
+        return {name: intervals_by_clip(table, threshold=threshold) for name, table in self.tables.items()}
 
     @cached_property
     def differences(self) -> dict:                  # name -> as `compare_by_clip` returns it
-        return differences_of(self.tables, self.settings.draws, self.settings.threshold)
+        return differences_of(self.tables, self.settings.threshold)
 
     @cached_property
     def disagreements(self) -> pd.DataFrame: return _disagreements(self.tables, self.settings.threshold)
@@ -135,8 +135,8 @@ def glance_sections(
     items = []
     if run.tables:
         items += [(run.save(figures.differences(run.differences, run.first), 'differences'),
-                   'Differences with 95 % intervals by paired bootstrap over clips; '
-                   'dark where the interval does not hold zero.'),
+                   'Differences with 95 % intervals by jackknife over clips: each clip is left out of both '
+                   'runs. Dark where the interval does not hold zero.'),
                   (run.save(figures.precision_recall_of(run.tables), 'precision_recall'),
                    'AP: area under the curve.')]
     if run.trainings:
@@ -163,10 +163,9 @@ def _with_interval(row):
 
 def _difference_table(name, table):
     "The differences of a run to the first, ready to be read."
-    names = dict(value='difference', n_defined='draws')
-    table = table.drop(columns='n_clips').rename(columns=names).assign(run=name).reset_index()
+    table = table.rename(columns=dict(value='difference', n_clips='clips')).assign(run=name).reset_index()
     noted = ['note'] if (table.note != '').any() else []
-    return table[['run', 'metric', 'difference', 'low', 'high', 'draws', *noted]]
+    return table[['run', 'metric', 'difference', 'low', 'high', 'clips', *noted]]
 
 def metric_sections(
     run: Comparison, # as `start_comparison` returns it
@@ -175,8 +174,8 @@ def metric_sections(
     if not run.tables: return [('Metrics', 'No evaluations were given.')]
     words = {name: {metric.replace('_', ' '): _with_interval(row) for metric, row in table.iterrows()}
              for name, table in run.intervals.items()}
-    text = ('Fractions, with 95 % intervals by bootstrap over clips; '
-            f'accuracy at the threshold {run.settings.threshold:g}.')
+    text = (f'Fractions; accuracy at the threshold {run.settings.threshold:g}. {INTERVAL_TEXT} Differences: '
+            'the same, with each clip left out of both runs, and without logits.')
     apart = [_difference_table(name, table) for name, table in run.differences.items()]
     return [('Metrics', text, pd.DataFrame([dict(run=name, **row) for name, row in words.items()]), *apart)]
 
@@ -231,22 +230,35 @@ def comparison_sections(
     return [section for part in parts for section in part(run)]
 
 # %% ../nbs/36_comparison_report.ipynb #write-comparison
+def _headlines(run):
+    "The difference in mAP of each run to the first, with its interval: name -> text."
+    lines = {}
+    for name, table in run.differences.items():
+        row = table.loc['mAP']
+        known = pd.notna(row['low'])
+        ends = f' ({row["low"]:+.3f} to {row["high"]:+.3f})' if known else ''
+        what = f'mAP, {name} minus {run.first} ({"95 % interval" if known else "no interval"})'
+        lines[what] = f'{row["value"]:+.3f}{ends}' if pd.notna(row['value']) else 'not defined'
+    return lines
+
 def _facts(run):
     "The numbers at the top of the report."
     facts = {'runs': f'{len(run.runs)}'}
     if run.tables:
         table = run.tables[run.first]
         facts |= {'rows compared': f'{len(table):,}', 'clips': f'{table.clip_uid.nunique()}'}
-    values = {name: table.value['mAP'] for name, table in run.differences.items()}
-    return facts | {f'mAP, {name}': f'{v:+.4f}' if pd.notna(v) else 'not defined' for name, v in values.items()}
+    return facts | _headlines(run)
 
 def write_comparison(
     run: Comparison, # as `start_comparison` returns it
     sections: list, # as `comparison_sections` returns them, and your own
 ) -> Path: # report.html
-    "Writes the report, and prints where it is."
+    "Writes the report; prints the differences in mAP, and where the report is."
     lead = f'{", ".join(r["name"] for r in run.runs)}.' + f' Differences are to {run.first}.' * bool(run.tables)
     report = write_report(run.out / 'report.html', 'Comparison', lead, _facts(run), sections)
+    for what, text in _headlines(run).items(): print(f'{what}: {text}')
+    if 'draws' in run.settings.model_fields_set and run.settings.draws != 1000:
+        print(f'draws = {run.settings.draws} was not used: the intervals need no draws')
     print(f'report: {report}')
     release_folder(run.out)
     return report

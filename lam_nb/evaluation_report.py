@@ -27,7 +27,7 @@ from .preparation import PrepareSettings, split_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
 from .predictions import add_labels, row_keys, write_official, write_submission
 from .windows import window_strips
-from .evaluation import bootstrap_by_clip, lam_metrics
+from .evaluation import INTERVAL_TEXT, MIN_CLIPS, intervals_by_clip, lam_metrics
 from .scoring import (
     EvaluateSettings, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (
@@ -60,7 +60,7 @@ class Evaluation(ReportedRun):
     def labelled(self) -> bool: return bool((self.predictions.label >= 0).all()) and len(self.predictions) > 0
 
     @cached_property
-    def intervals(self) -> pd.DataFrame: return bootstrap_by_clip(self.predictions, threshold=self.threshold)
+    def intervals(self) -> pd.DataFrame: return intervals_by_clip(self.predictions, threshold=self.threshold)
 
     @cached_property
     def properties(self) -> pd.DataFrame:           # a row a prediction, a column a property
@@ -165,7 +165,7 @@ def _labelled_figures(run):
     "The figures of the first page that need labels, with captions."
     return [
         (run.save(figures.intervals(run.intervals), 'intervals'),
-         '95 % intervals by bootstrap over clips: frames of one clip are alike, so whole clips are drawn.'),
+         '95 % intervals by jackknife over clips: frames of one clip are alike, so whole clips are left out.'),
         (run.save(figures.precision_recall(run.predictions), 'precision_recall'),
          'Precision: fraction of the rows called looking that are labelled so. Recall: fraction of the '
          'rows labelled looking that are called so. AP: area under the curve. Dotted: random baseline.'),
@@ -199,14 +199,20 @@ def _number(run, name):
     value = run.metrics.get(name)
     return 'not defined' if value is None else f'{value:.3f}'
 
+def _sklearn_text(run):
+    "What scikit-learn's AP is, beside the official one."
+    value = run.metrics.get('sklearn_AP_looking')
+    if value is None: return ''
+    return (f'The AP of looking by scikit-learn is {value:.3f}, the official one {_number(run, "AP_looking")}: '
+            'for each looking row, the official code takes the best precision at the same or a higher '
+            'recall. Its AP is never lower, and can be much higher where looking rows are few.')
+
 def uncertainty_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section; empty without labels
     "The metrics' intervals as a table."
     if not run.labelled: return []
-    text = ('low and high: 95 % interval by bootstrap over clips. n defined: of 1,000 draws, those in which '
-            'the metric is defined (both classes drawn). The AP of looking by scikit-learn, which does not '
-            f'make precision monotonic first, is {_number(run, "sklearn_AP_looking")}.')
+    text = f'Fractions; low and high: {INTERVAL_TEXT} {_sklearn_text(run)}'
     filled = run.intervals.loc[:, (run.intervals != '').any()]              # no column of empty notes
     return [('How sure are these numbers?', text, _readable(filled, 'metric'))]
 
@@ -237,7 +243,8 @@ def _slice_text(run):
     "How to read the groups, and which properties are not known."
     measured, unknown = run.properties.brightness.notna().sum(), set(run.properties) - set(run.slices)
     text = ('AP of looking per group of rows. Grey bar: random baseline, the fraction of looking rows. '
-            'Intervals are given for groups of five clips or more. AP is not defined for a group of one class. '
+            f'Intervals as above, where {MIN_CLIPS} clips or more hold both classes. AP is not defined for a '
+            'group of one class. '
             f'Sharpness and brightness are of stored crops ({measured:,} of {len(run.properties):,} measured). '
             'Of many persons or clips the weakest twelve are shown; slices.csv has all.')
     names = ', '.join(name.replace('_', ' ') for name in run.properties if name in unknown)

@@ -530,9 +530,14 @@ def _value_text(value, low, high, form):
     return f'{value:{form}}' + (f' [{low:{form}}, {high:{form}}]' if np.isfinite([low, high]).all() else '')
 
 
+def _interval_key(ax, tables):
+    "Below the axes: the first reason why a line has no interval."
+    if note := next((note for table in tables for note in table.note if note), ''): _key(ax, (note, GREY))
+
+
 @styled
 def intervals(
-    table: pd.DataFrame,   # as `lam_nb.evaluation.bootstrap_by_clip` returns it
+    table: pd.DataFrame,   # as `lam_nb.evaluation.intervals_by_clip` returns it
 ) -> plt.Figure:
     "Each metric with its 95 % interval."
     fig, ax = plt.subplots(figsize=(COLUMN, 0.6 + 0.26 * len(table)))
@@ -540,7 +545,7 @@ def intervals(
     values = zip(table.value, table.low, table.high)
     notes = [_value_text(*row, '.3f') if np.isfinite(row[0]) else '' for row in values]
     _dots(ax, [str(n).replace('_', ' ') for n in table.index], table.value, table.low, table.high, notes)
-    if len(table) and table.note.iloc[0]: _key(ax, (table.note.iloc[0], GREY))
+    _interval_key(ax, [table])
     return fig
 
 # %% ../nbs/30_figures.ipynb #slices
@@ -612,7 +617,7 @@ def differences(
     if not lines: return _not_defined(ax, 'nothing to compare with')
     ax.axvline(0, color=GREY, linewidth=0.8)
     for i, (_, *values) in enumerate(lines): _draw_difference(ax, i, *values)
-    if note := next((t.note.iloc[0] for t in tables.values() if len(t)), ''): _key(ax, (note, GREY))
+    _interval_key(ax, tables.values())
     ax.set(yticks=range(len(lines)), yticklabels=[name for name, *_ in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))

@@ -124,10 +124,10 @@ def slice_tables(
     predictions: pd.DataFrame, # predictions table, every label known
     facts: pd.DataFrame, # as `row_properties` returns it
     threshold: float = 0.5, # for the accuracy
-    n: int = 200, # bootstrap draws of clips for the interval of AP_looking
 ) -> dict: # property -> as `metrics_by` returns it, with `chance`; without properties that no row has
     "The metrics of the groups of each property."
-    tables = {fact: metrics_by(predictions, group, threshold, n) for fact, group in row_groups(facts).items()}
+    tables = {fact: metrics_by(predictions, group, threshold, intervals=True)
+              for fact, group in row_groups(facts).items()}
     return {fact: table.assign(chance=table['n_positive'] / table['n_rows']) for fact, table in tables.items()}
 
 # %% ../nbs/31_slices.ipynb #weakest

@@ -11,7 +11,7 @@ from conftest import ROOT
 from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
                                read_runs, results_table, run_settings, shared_rows, write_results)
 from lam_nb.annotations import split_clips
-from lam_nb.evaluation import bootstrap_by_clip, lam_metrics
+from lam_nb.evaluation import intervals_by_clip, lam_metrics
 from lam_nb.predictions import write_official
 from lam_nb.faces import note_unavailable
 from lam_nb.scoring import EvaluateSettings, predict_split
@@ -112,7 +112,7 @@ def test_an_ensemble_is_known_by_its_members(two, tmp_path):
 
 def test_differences_and_disagreements(two):
     tables = shared_rows(read_runs(two))
-    apart = differences_of(tables, 100)['b']
+    apart = differences_of(tables)['b']
     gain = lam_metrics(table(0.2))['mAP'] - lam_metrics(table())['mAP']
     assert apart.loc['mAP', 'low'] > 0 and np.isclose(apart.loc['mAP', 'value'], gain)
     a, b = tables.values()
@@ -123,10 +123,10 @@ def test_differences_and_disagreements(two):
 
 
 def test_results_tables_state_their_units(tmp_path):
-    one = bootstrap_by_clip(table().assign(label=0), 20)
-    results = results_table({r'a_b & 50 % \x': bootstrap_by_clip(table(), 50), '[1] | *': dict(mAP=.5, accuracy=None), 'one class': one})
-    boot = bootstrap_by_clip(table(), 50)
-    assert (results.iloc[0][['mAP', 'mAP_low', 'mAP_high']].to_numpy() == boot.loc['mAP', ['value', 'low', 'high']].to_numpy()).all()
+    one = intervals_by_clip(table().assign(label=0))
+    results = results_table({r'a_b & 50 % \x': intervals_by_clip(table()), '[1] | *': dict(mAP=.5, accuracy=None), 'one class': one})
+    own = intervals_by_clip(table())
+    assert (results.iloc[0][['mAP', 'mAP_low', 'mAP_high']].to_numpy() == own.loc['mAP', ['value', 'low', 'high']].to_numpy()).all()
     csv, md, tex = write_results(results, tmp_path / 'results', digits=2)
     assert csv.read_text().startswith('run,mAP (fraction),mAP 95 % low (fraction),mAP 95 % high (fraction),AP_looking (fraction)')
     assert (pd.read_csv(csv, index_col=0).to_numpy(na_value=-1) == results.to_numpy(na_value=-1)).all()               # to the last bit

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam_nb.evaluation import (
-    _draws, _weighted_ap, average_precision, binary_metrics, bootstrap_by_clip, compare_by_clip, lam_metrics,
-    metrics_by, resample_clips, tie_range)
+    _metrics_without_each, average_precision, binary_metrics, bootstrap_by_clip, compare_by_clip, intervals_by_clip,
+    jackknife_interval, lam_metrics, metrics_by, tie_range)
 from lam_nb.predictions import (
     check_submission, make_submission, read_official, read_submission, add_labels, write_official,
     write_submission)
@@ -99,18 +99,22 @@ def test_every_order_of_ties_lies_in_the_range(rows, random):
     assert np.isnan(value) and np.isnan(low) if not any(y for y, _ in rows) else low - 1e-12 <= value <= high + 1e-12
 
 
-@given(rows, st.integers(0, 10**6))
+@given(rows)
 @settings(max_examples=150, deadline=None)
-def test_a_draw_of_clips_equals_the_repeated_table(rows, seed):
-    labels, scores = zip(*rows)
-    t = table(labels, np.asarray(scores) + np.arange(len(rows)) * 1e-9)     # no ties: their order is not the bootstrap's business
-    t['score'] /= t['score'].max() or 1
-    clips, names = pd.factorize(t.clip_uid, sort=True)
-    weights = resample_clips(len(names), 3, seed)
-    for w, ours in zip(weights, _weighted_ap(t.label.to_numpy(), t.score.to_numpy(), clips, weights)):
-        rest = np.repeat(np.arange(len(t)), w[clips])
-        expected = average_precision(t.label.to_numpy()[rest], t.score.to_numpy()[rest]) if len(rest) else np.nan
-        assert np.isclose(ours, expected, atol=1e-12, equal_nan=True)
+def test_the_metrics_without_a_clip_are_those_of_the_other_clips(rows):
+    t = table(*zip(*rows))
+    names, without = sorted(t.clip_uid.unique()), _metrics_without_each(t, 0.5)
+    for i, name in enumerate(names if len(names) > 1 else []):
+        expected = lam_metrics(t[t.clip_uid != name])
+        for metric, values in without.items():
+            assert np.isclose(values[i], np.nan if expected[metric] is None else expected[metric], atol=1e-12, equal_nan=True)
+
+
+@given(rows)
+@settings(max_examples=300, deadline=None)
+def test_the_ap_of_scikit_learn_is_never_higher(rows):
+    m = lam_metrics(table(*zip(*rows)))
+    assert m['AP_looking'] is None or m['sklearn_AP_looking'] <= m['AP_looking'] + 1e-12
 
 
 @pytest.mark.parametrize('case', json.loads((HERE / 'reference' / 'metric_cases.json').read_text()))
@@ -196,7 +200,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, change, message):
 ])
 def test_tables_that_cannot_be_evaluated_are_refused(change, message):
     t = change(random_table(40))
-    for function in (lam_metrics, bootstrap_by_clip, best_threshold):
+    for function in (lam_metrics, intervals_by_clip, best_threshold):
         with pytest.raises(ValueError, match=message): function(t)
 
 
@@ -204,16 +208,15 @@ def test_one_class_is_stated_not_computed():
     t = random_table(40).assign(label=0)
     m = lam_metrics(t)
     assert m['mAP'] is None and m['AP_looking'] is None and m['AP_not_looking'] == 1.0 and len(m['notes']) == 1
-    intervals = bootstrap_by_clip(t, n=10)
-    assert intervals.loc['mAP', ['value', 'low', 'high']].isna().all() and intervals.loc['mAP', 'n_defined'] == 0
-    assert intervals.loc['accuracy', 'n_defined'] == 10
+    intervals = intervals_by_clip(t)
+    assert intervals.loc['mAP', ['value', 'low', 'high']].isna().all()
 
 
 def test_intervals_are_paired_when_models_are_compared():
     a = random_table(600, clips=12)
     b = a.assign(score=0.9 * a.score + 0.1 * a.label)
-    apart = bootstrap_by_clip(a, n=200), bootstrap_by_clip(b, n=200)
-    gain = compare_by_clip(a, b.sample(frac=1, random_state=0), n=200)
+    apart = intervals_by_clip(a), intervals_by_clip(b)
+    gain = compare_by_clip(a, b.sample(frac=1, random_state=0))
     assert (gain.low[['mAP', 'AP_looking']] > 0).all() and gain.loc['mAP', 'note'] == ''
     assert gain.loc['mAP', 'high'] - gain.loc['mAP', 'low'] < apart[0].loc['mAP', 'high'] - apart[0].loc['mAP', 'low']
     with pytest.raises(ValueError, match='different labels'): compare_by_clip(a, b.assign(label=1 - b.label))
@@ -299,10 +302,10 @@ def test_operating_points_agree_with_the_metrics():
 
 def test_intervals_of_groups_need_clips():
     t = random_table(600, clips=12)
-    by = metrics_by(t, np.where(t.clip_uid.isin(['clip0', 'clip1']), 'two clips', 'ten clips'), n=100)
+    by = metrics_by(t, np.where(t.clip_uid.isin(['clip0', 'clip1']), 'two clips', 'ten clips'), intervals=True)
     assert by.loc['two clips', ['AP_looking_low', 'AP_looking_high']].isna().all()
     assert by.loc['ten clips', 'AP_looking_low'] < by.loc['ten clips', 'AP_looking'] < by.loc['ten clips', 'AP_looking_high']
-    one = metrics_by(t.assign(label=0), 'clip_uid', n=10)
+    one = metrics_by(t.assign(label=0), 'clip_uid', intervals=True)
     assert one['AP_looking'].isna().all() and one['AP_looking_low'].isna().all() and (one['AP_not_looking'] == 1).all()
 
 
@@ -383,19 +386,60 @@ def test_a_threshold_parts_the_same_rows_at_another_temperature(logit, found_at,
     assert ((score(temperature) >= cut) == (logits >= logit)).all()
 
 
-def test_intervals_hold_95_percent_of_the_draws():
+def test_an_interval_by_hand():
+    # influences -.2, .1, .1, -.1, .1, 0 have the sum of squares .08 and of cubes -.006; Student's t of 4 degrees of freedom is 2.776
+    error, skewness = np.sqrt(5 / 6 * .08), -.006 / .08**1.5
+    ends = -(2.776445 + 1.45 * -skewness) * error, 2.776445 * error
+    influence = np.array([-.2, .1, .1, -.1, .1, 0])
+    assert np.allclose(jackknife_interval(.3, .3 - influence, 6, log_odds=False), .3 + np.array(ends))
+    odds = lambda x: 1 / (1 + np.exp(-x))
+    assert np.allclose(jackknife_interval(odds(2.), odds(2. - influence), 6), odds(2. + np.array(ends)))
+    low, high = jackknife_interval(.9, np.r_[1., [.885] * 7], 8)                    # all errors in one clip: its influence is bounded
+    assert 0.1 < low < .9 < high < 1
+
+
+def simulated_clips(rng, n, rows=40):
+    "Predictions of two models on `n` clips; share of positive rows, offset, separation and gain differ by clip."
+    one = lambda value: np.repeat(value, rows)
+    label = (rng.random(n * rows) < one(rng.beta(1, 6, n))).astype('int8')
+    logit = one(rng.normal(-1, 1, n)) + one(rng.normal(1.5, .8, n)) * label + rng.normal(0, 1, n * rows)
+    odds = lambda x: 1 / (1 + np.exp(-x))
+    return pd.DataFrame(dict(clip_uid=one(np.arange(n).astype(str)), track_id='t', frame=np.tile(np.arange(rows), n), label=label,
+                             score=odds(logit), other=odds(logit + one(rng.normal(.3, .8, n)) * label)))
+
+
+def test_intervals_hold_the_true_value_nearly_as_often_as_they_say():
+    "100 simulated evaluations of eight clips: percentiles of a bootstrap hold the AP of not looking in about 0.7 of such cases."
     rng = np.random.default_rng(0)
-    t = table(rng.integers(0, 2, 200), rng.random(200), clips=8)
-    draws = _draws(t, resample_clips(8, 300, 0), 0.5)
-    found = bootstrap_by_clip(t, n=300)
-    for metric, values in draws.items():
-        assert np.allclose(found.loc[metric, ['low', 'high']].astype(float), np.percentile(values, [2.5, 97.5]))
-    assert found.low['mAP'] < found.value['mAP'] < found.high['mAP']
-    groups = metrics_by(t, np.zeros(200), n=300)
-    assert np.allclose(groups[['AP_looking_low', 'AP_looking_high']], np.percentile(draws['AP_looking'], [2.5, 97.5]))
+    change = lambda t: t.assign(score=t.other)
+    whole, few = simulated_clips(rng, 4000), simulated_clips(rng, 800)
+    truth, gain = lam_metrics(whole), lam_metrics(change(whole))
+    held, gain_held = [], []
+    for _, t in few.groupby(few.index // 320):
+        found, apart = intervals_by_clip(t), compare_by_clip(t, change(t))
+        held.append([found.low[m] <= truth[m] <= found.high[m] for m in found.index])
+        gain_held.append([apart.low[m] <= gain[m] - truth[m] <= apart.high[m] for m in found.index])
+    assert np.mean(held, 0).min() >= .9 and np.mean(gain_held, 0).min() >= .9, (np.mean(held, 0), np.mean(gain_held, 0))
+
+
+def test_where_there_is_no_interval_the_note_says_why():
+    rng = np.random.default_rng(0)
     few = table(rng.integers(0, 2, 80), rng.random(80), clips=4)
-    for found in (bootstrap_by_clip(few, n=50), compare_by_clip(few, few, n=50)):
+    for found in (intervals_by_clip(few), compare_by_clip(few, few)):
         assert found[['low', 'high']].isna().all(axis=None) and (found.note == 'only 4 clips: too few for an interval').all()
+    t = random_table(400, clips=10)
+    rare = t.assign(label=t.label.where(t.clip_uid.isin(['clip1', 'clip2']), 0))
+    for other, what in ((rare, 'a looking row'), (rare.assign(label=1 - rare.label), 'a not looking row')):
+        found = intervals_by_clip(other)
+        assert found.note['mAP'] == found.note['AP_looking'] == f'only 2 of 10 clips hold {what}: too few for an interval'
+        assert found[['low', 'high']].isna().all(axis=1).tolist() == [True] * 3 + [False] and found.note['accuracy'] == ''
+    nothing = 'no single clip changes the value: no interval'
+    perfect = intervals_by_clip(t.assign(score=t.label * .8 + .1))
+    assert (perfect.value == 1).all() and (perfect.note == nothing).all() and perfect.low.isna().all()
+    assert (compare_by_clip(t, t.assign(score=t.score**2), threshold=.25).note[['mAP', 'AP_looking']] == nothing).all()
+    one = intervals_by_clip(t.assign(clip_uid='a'))
+    assert (one.note == 'only 1 clip: too few for an interval').all() and one.low.isna().all()
+    with pytest.raises(TypeError): bootstrap_by_clip(t, 1000)         # the number of draws of earlier versions is no threshold
 
 
 def test_border_profile_by_hand():

@@ -11,7 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from lam_nb import figures as F
-from lam_nb.evaluation import average_precision, bootstrap_by_clip, compare_by_clip, metrics_by
+from lam_nb.evaluation import average_precision, compare_by_clip, intervals_by_clip, metrics_by
 from lam_nb.decisions import border_profile
 
 
@@ -191,9 +191,9 @@ def test_figures_of_a_split():
 
 
 def test_intervals_and_slices():
-    fig = F.intervals(bootstrap_by_clip(P, n=20))
+    fig = F.intervals(intervals_by_clip(P))
     assert 'only 2 clips' in words(fig) and 'AP not looking' in words(fig)
-    assert words(F.intervals(bootstrap_by_clip(P.assign(label=0), n=5))).count('not defined') == 2
+    assert words(F.intervals(intervals_by_clip(P.assign(label=0)))).count('not defined') == 2
     fig = F.slices(metrics_by(P, 'track_id'))
     assert fig.axes[0].get_xlabel() == 'AP looking' and '16 of 80 looking' in words(fig)
 
@@ -227,10 +227,10 @@ def test_names_are_drawn_as_they_are():
 def test_differences_show_what_is_sure():
     many = table(tracks=12)
     better = many.assign(score=0.5 * many.score + 0.5 * many.label)
-    fig = F.differences({'b': compare_by_clip(many, better, 50), 'same': compare_by_clip(many, many, 20)}, 'a')
+    fig = F.differences({'b': compare_by_clip(many, better), 'same': compare_by_clip(many, many)}, 'a')
     dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
     assert [d.get_marker() for d in dots] == ['o'] * 4 + ['D'] * 4 and 'difference to a' in words(fig)
-    assert words(F.differences({'b': compare_by_clip(P.assign(label=0), P.assign(label=0), 5)}, 'a')).count('not defined') == 2
+    assert words(F.differences({'b': compare_by_clip(P.assign(label=0), P.assign(label=0))}, 'a')).count('not defined') == 2
     assert 'nothing to compare' in words(F.differences({}))
 
 
@@ -317,7 +317,7 @@ def test_intervals_and_differences_say_low_then_high():
 
 def test_of_few_clips_no_interval_is_drawn_as_if_it_were_sure():
     better = P.assign(score=0.5 * P.score + 0.5 * P.label)
-    fig = F.differences({'b': compare_by_clip(P, better, 50)}, 'a')
+    fig = F.differences({'b': compare_by_clip(P, better)}, 'a')
     dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
     assert [d.get_marker() for d in dots] == ['D'] * 4 and 'only 2 clips: too few for an interval' in words(fig) and '[' not in words(fig)
-    assert '[' not in words(F.intervals(bootstrap_by_clip(P, 50)))
+    assert '[' not in words(F.intervals(intervals_by_clip(P)))

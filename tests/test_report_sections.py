@@ -202,7 +202,7 @@ def compared(sample, tmp_path, tables, **settings):
     "A comparison of made-up evaluations."
     for name, rows in tables.items():
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         rows.to_parquet(folder / 'predictions.parquet')
         write_json(folder / 'metrics.json', dict(mAP=.5))
         write_json(folder / 'settings.json', dict(parameters=dict(data_dir=str(sample), split='val', stride=1), provenance={}))
@@ -219,6 +219,20 @@ def test_equal_runs_agree_on_all_rows(sample, tmp_path):
     assert headings(sections) == ['At a glance', 'Which settings differ?', 'Metrics', 'Who is right where they disagree?', 'Settings']
     assert sections[3][1] == 'They agree on all rows.' and run.differences['b'].value['mAP'] == 0
     assert json.loads(comparison_report.save_comparison(run).read_text())['rows'] == len(rows_of(sample))
+
+
+def test_a_difference_is_never_shown_without_its_interval(sample, tmp_path, capsys):
+    rows = pd.concat([rows_of(sample).assign(clip_uid=f'clip {i}') for i in range(6)], ignore_index=True)
+    better = rows.assign(score=.7 * rows.score + .3 * rows.label * (rows.clip_uid != 'clip 1'))
+    run = compared(sample, tmp_path, dict(a=rows, b=better))
+    gain = run.differences['b'].loc['mAP']
+    text = f'{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})'
+    report = comparison_report.write_comparison(run, []).read_text()
+    assert 'mAP, b minus a (95 % interval)' in report and text in report and gain.low < gain.value < gain.high
+    said = capsys.readouterr().out
+    assert f'mAP, b minus a (95 % interval): {text}' in said and 'draws = 100 was not used' in said
+    few = comparison_report._facts(compared(sample, tmp_path / 'few', dict(a=rows_of(sample), b=rows_of(sample, 5.))))
+    assert '(' not in few['mAP, b minus a (no interval)']
 
 
 def test_without_strips_no_galleries(sample, tmp_path):

@@ -28,7 +28,7 @@ def test_crops_are_those_of_the_rows(sample, predictions):
 
 def test_every_row_is_in_one_group_of_each_fact(sample, predictions):
     facts = row_properties(predictions, sample / 'faces', sample / 'sample_truth.csv')
-    tables = slice_tables(predictions, facts, n=0)
+    tables = slice_tables(predictions, facts)
     assert set(tables) == set(facts.columns)
     for fact, table in tables.items():
         assert table.n_rows.sum() == facts[fact].notna().sum() and table.n_positive.sum() == predictions.label[facts[fact].notna()].sum()
@@ -46,8 +46,8 @@ def test_classes_hold_their_lower_edge(fact):
 
 def test_what_is_not_known_is_left_out(predictions):
     facts = row_properties(predictions.assign(x1=np.nan, person_id=''))
-    assert set(slice_tables(predictions, facts, n=0)) == {'track_length', 'border', 'clip'}
-    one = slice_tables(predictions.assign(label=0), row_properties(predictions.assign(label=0)), n=20)
+    assert set(slice_tables(predictions, facts)) == {'track_length', 'border', 'clip'}
+    one = slice_tables(predictions.assign(label=0), row_properties(predictions.assign(label=0)))
     assert 'border' not in one and one['clip'].AP_looking.isna().all() and (one['clip'].n_rows > 0).all()
 
 
@@ -79,7 +79,7 @@ def test_facts_computed_by_hand():
     assert facts.box.tolist() == ['annotated', 'interpolated', 'annotated', 'annotated']
     assert facts.track_length.tolist() == [3, 3, 3, 1] and facts.border.tolist()[:3] == [1, 1, 2] and np.isnan(facts.border[3])
     assert facts.person.tolist()[:3] == ['c, person 1'] * 3 and pd.isna(facts.person[3])
-    tables = slice_tables(rows, facts, n=0)
+    tables = slice_tables(rows, facts)
     assert tables['track_length'].chance.to_dict() == {'1 to 30': .5}
     assert tables['box'].chance.to_dict() == {'annotated': 1 / 3, 'interpolated': 1}
 
