@@ -217,9 +217,9 @@ def window_names(
 def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
-    "Changes whenever the training windows are made of other faces, pictures, labels or clips."
-    pictures = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
-    hashes = [[about['fingerprint'], pictures(about)] for about in (store.about for store in windows.stores)]
+    "Changes whenever the training windows are made of other faces, images, labels or clips."
+    images = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
+    hashes = [[about['fingerprint'], images(about)] for about in (store.about for store in windows.stores)]
     return hashlib.sha256(json.dumps([*hashes, len(windows)]).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data

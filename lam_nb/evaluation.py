@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_CLIPS', 'bootstrap_by_clip', 'INTERVAL_TEXT', 'precision_recall_points', 'average_precision', 'tie_range',
-           'binary_metrics', 'lam_metrics', 'jackknife_interval', 'intervals_by_clip', 'compare_by_clip', 'metrics_by']
+           'binary_metrics', 'lam_metrics', 'image_metrics', 'jackknife_interval', 'intervals_by_clip',
+           'compare_by_clip', 'metrics_by']
 
 # %% ../nbs/24_evaluation.ipynb #imports
 import numpy as np
@@ -112,6 +113,18 @@ def lam_metrics(
     metrics = binary_metrics(*labels_and_scores(predictions), threshold=threshold)
     last = {k: metrics.pop(k) for k in ('sklearn_AP_looking', 'notes')}              # these two end the file
     return metrics | dict(n_clips=int(predictions['clip_uid'].nunique())) | last
+
+# %% ../nbs/24_evaluation.ipynb #image-metrics
+def image_metrics(
+    predictions: pd.DataFrame,   # predictions table; no_image (bool): its frame could not be read
+    threshold: float = 0.5,      # for the accuracy
+) -> dict:                       # n_no_image; with_image: the metrics without those rows, if labels are known
+    "How many rows have no image, and the metrics of those that have one."
+    without = predictions.get('no_image', pd.Series(False, predictions.index)).astype(bool)
+    seen, found = predictions[~without], dict(n_no_image=int(without.sum()))
+    if not without.any() or not len(seen) or not seen['label'].isin([0, 1]).all(): return found
+    return found | dict(with_image={k: v for k, v in lam_metrics(seen, threshold).items()
+                                    if k in [*_METRICS, 'n_rows', 'n_positive']})
 
 # %% ../nbs/24_evaluation.ipynb #without-each
 def _without_each(labels, scores, clips):

@@ -27,7 +27,7 @@ from .preparation import PrepareSettings, split_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
 from .predictions import add_labels, row_keys, write_official, write_submission
 from .windows import window_strips
-from .evaluation import INTERVAL_TEXT, MIN_CLIPS, intervals_by_clip, lam_metrics
+from .evaluation import INTERVAL_TEXT, MIN_CLIPS, image_metrics, intervals_by_clip, lam_metrics
 from .scoring import (
     EvaluateSettings, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (
@@ -110,23 +110,12 @@ def _pose_only(run):
     metrics = lam_metrics(same.assign(person_id=''))
     return dict(pose_only={k: metrics[k] for k in ('mAP', 'AP_looking', 'AP_not_looking')})
 
-# %% ../nbs/33_evaluation_report.ipynb #image-metrics
-def _image_metrics(run):
-    "How many rows have no picture, and with labels the metrics of those that have one."
-    table = run.predictions
-    without = table.get('no_image', pd.Series(False, table.index)).astype(bool)
-    seen, found = table[~without], dict(n_no_image=int(without.sum()))
-    if not (run.labelled and without.any() and len(seen)): return found
-    metrics = lam_metrics(seen, run.threshold)
-    names = ('mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'n_rows', 'n_positive')
-    return found | dict(with_image={name: metrics[name] for name in names})
-
 def _image_note(metrics):
-    "A sentence about rows without a picture."
-    rows, seen = f'{metrics["n_no_image"]:,} of {metrics["n_rows"]:,} rows', metrics.get('with_image')
-    note = f'{rows} have no picture, as their frames could not be read (see the report of the preparation)'
-    if not seen or seen['mAP'] is None: return note
-    return f'{note}; mAP without these rows {seen["mAP"]:.4f}, with them {metrics["mAP"]:.4f}'
+    "A sentence about rows without an image."
+    seen = metrics.get('with_image') or dict(mAP=None)
+    without = f'; mAP without them {seen["mAP"]:.4f}' if seen['mAP'] is not None else ''
+    return (f'{metrics["n_no_image"]:,} of {metrics["n_rows"]:,} rows have no image, as their frames could not '
+            f'be read (see the report of the preparation); the model was given a black face{without}')
 
 # %% ../nbs/33_evaluation_report.ipynb #evaluation-metrics
 UNKNOWN = ['mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'confusion', 'n_positive']     # without labels
@@ -140,7 +129,7 @@ def evaluation_metrics(
         notes = ['the labels of this split are not known']
         metrics = dict.fromkeys(UNKNOWN) | dict(threshold=run.threshold, notes=notes)
     metrics['notes'] += run.notes
-    metrics |= _circumstances(run) | _image_metrics(run)
+    metrics |= _circumstances(run) | image_metrics(run.predictions, run.threshold)
     if metrics['n_no_image']: metrics['notes'].insert(0, _image_note(metrics))
     if run.labelled: metrics |= _fitted_here(run, metrics)
     return metrics | (_pose_only(run) if metrics['mAP'] is not None else {})

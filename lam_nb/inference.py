@@ -44,7 +44,8 @@ class ClipPlan:
         self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
 
     def table(self) -> pd.DataFrame:
-        table = self.store.table[self.keep].reset_index(drop=True).assign(no_image=self.store.missing[self.keep])
+        table = self.store.table[self.keep].reset_index(drop=True)
+        table['no_image'] = self.store.missing[self.keep]
         texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
         for kind in (object, 'str'): table = table.astype(dict.fromkeys(texts, kind))  # copies: not mapped
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
