@@ -49,7 +49,7 @@ def fitted_boxes(
     if not same and other_size == 'scale': return boxes * np.tile([width / known[0], height / known[1]], 2)
     centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 / [width, height]).max(axis=1)        # over 1: outside
     outside = int((centres > 1).sum())
-    if same and (known or outside < max(3, len(boxes) / 20) or np.quantile(centres, 0.99) > 5): return boxes
+    if same and (known or outside < max(3, len(boxes) / 5) or np.quantile(centres, 0.99) > 5): return boxes
     right, bottom = boxes[:, 2:].max(axis=0).round().astype(int)
     theirs = f'frames of {known[0]} x {known[1]}' if known else f'boxes that reach to {right} x {bottom}'
     raise ValueError(
