@@ -263,7 +263,7 @@ def _plain_extras(extra):
         raise ValueError(f'its model_name is {_shown(name)}: expected a name such as BaselineLSTM')
     for key, (low, high) in _LIMITS.items():
         value = extra[key] = _whole_number(extra.get(key))
-        if value is None: del extra[key]
+        if value is None or key == 'image_size' and type(value) is int and not value: del extra[key]
         elif type(value) is not int: raise ValueError(f'its {key} is {_shown(value)}: expected a whole number')
         elif not low <= value <= high: raise ValueError(f'its {key} is not from {low} to {high:,}')
     return extra

@@ -77,6 +77,8 @@ def changed_settings(
     return [f'{name} = {now[name]!r}, there {before[name]!r}' for name in differ]
 
 # %% ../nbs/27_launching.ipynb #check-resume
+_STATE = dict(optimizer=dict, settings=dict, data=str, processes=int, epoch=int, step=int, history=list)
+
 def _resumes(settings):
     "Whether this run will continue from a checkpoint."
     return settings.resume and (project_path(settings.out_dir) / 'checkpoints' / 'last.pt').exists()
@@ -90,8 +92,10 @@ def check_resume(
     file = project_path(settings.out_dir) / 'checkpoints' / 'last.pt'
     if not settings.resume or saved is None and not _resumes(settings): return
     saved = saved or read_checkpoint(file)
-    if 'optimizer' not in saved:
-        raise ValueError(f'{file} holds a model only, not the state of a training: move it away to start anew')
+    lacking = [name for name, kind in _STATE.items() if not isinstance(saved.get(name), kind)]
+    if lacking:
+        raise ValueError(f'{file} holds a model only, not the state of a training (which has '
+                         f'{", ".join(lacking)}): move it away to start anew')
     differ = changed_settings(settings.model_dump(), saved['settings'])
     if saved['data'] != data: differ.append('the training windows, which were made of other faces')
     if differ:
@@ -137,8 +141,12 @@ def _restore(run, saved):
     check_resume(run.settings, run.data, saved)
     if run.average is not None: run.average.load_state_dict(saved['state_dict'])
     run.averaged = saved.get('averaged', 0)
-    run.model.load_state_dict(saved.get('raw', saved['state_dict']))
-    run.optimizer.load_state_dict(saved['optimizer'])
+    try:
+        run.model.load_state_dict(saved.get('raw', saved['state_dict']))
+        run.optimizer.load_state_dict(saved['optimizer'])
+    except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(f'last.pt in {run.out}/checkpoints does not fit this model and optimizer '
+                         f'({str(e)[:200]}): move it away to start anew') from e
     for name in _POSITION: setattr(run, name, saved.get(name, getattr(run, name)))
 
 def _differences(run, saved, n_windows):
