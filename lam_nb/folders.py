@@ -50,7 +50,8 @@ def _user(file, now):
     except FileNotFoundError: return None
     except ValueError: pass                                        # just being written, or not whole
     except OSError: silent = 0.
-    user = dict(what='another run', group='', host='', pid=0, started='', silent=silent) | about
+    unknown = dict(what='another run', group='', host='', pid=0, started='', silent=silent)
+    user = unknown | (about if isinstance(about, dict) else {})
     if free is False: return user
     if user['host'] == platform.node(): return None if free or not _has_process(user['pid']) else user
     return user if silent < _GONE else None

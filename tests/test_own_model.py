@@ -14,7 +14,8 @@ from lam_nb.evaluation import lam_metrics
 from lam_nb.inference import _logits_hash, predict
 from lam_nb.launching import start_training, train
 from lam_nb.models import check_model, export_official, load_imagenet, load_weights, make_model, model_name, normalise, read_checkpoint
-from lam_nb.runs import start_run, write_json
+from lam_nb.folders import start_run
+from lam_nb.runs import write_json
 from lam_nb.scoring import EvaluateSettings, load_model, predict_split
 from lam_nb.training import TrainSettings
 from lam_nb.windows import FaceWindows
@@ -144,7 +145,7 @@ def test_it_learns_and_evaluates_to_the_metrics_of_its_training(sample, trained,
 
 def test_comparison_reads_its_runs(sample, trained, tmp_path):
     s = evaluation(sample, tmp_path / 'val', trained[1]['best_checkpoint'])
-    start_run(s.out_dir, s)
+    start_run(s.out_dir, s, 'evaluate', ['settings.json'])
     table = predict_split(s)
     table.to_parquet(tmp_path / 'val/predictions.parquet')
     write_json(tmp_path / 'val/metrics.json', lam_metrics(table))

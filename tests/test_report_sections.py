@@ -92,6 +92,7 @@ def test_a_threshold_of_ones_own_is_named(sample, tmp_path):
 
 def test_a_threshold_from_a_file_is_converted_before_the_file_is_removed(sample, tmp_path):
     save_checkpoint(tmp_path / 'untrained.pt', BaselineLSTM(), image_size=64)
+    write_json(tmp_path / 'settings.json', dict(parameters=dict(split='val')))            # of an evaluation by an older version
     write_json(tmp_path / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
     (tmp_path / 'parts').mkdir()
     (tmp_path / 'parts' / 'clip').write_text('finished')
@@ -99,7 +100,8 @@ def test_a_threshold_from_a_file_is_converted_before_the_file_is_removed(sample,
     own = str(tmp_path / 'metrics.json')
     run = evaluation_report.start_evaluation(EvaluateSettings(
         data_dir=str(sample), checkpoint=str(tmp_path / 'untrained.pt'), out_dir=str(tmp_path), threshold=own, temperature=own))
-    assert run.temperature == 2 and abs(run.threshold - 1 / (1 + (.6 / .4) ** .5)) < 1e-6
+    assert run.temperature == 2 and abs(run.threshold - 1 / (1 + (.6 / .4) ** .5)) < 1e-6 and (tmp_path / 'metrics.json').exists()
+    evaluation_report.predict_rows(run)
     assert not (tmp_path / 'metrics.json').exists() and (tmp_path / 'parts/clip').exists() and (tmp_path / 'mine.txt').exists()
     assert any('chosen on these very rows' in note for note in run.notes)
 
