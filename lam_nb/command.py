@@ -14,6 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 import lam_nb
 from .runs import check_parameters, project_path, read_recipe
+from .folders import _listed
 from .preparation import PrepareSettings
 from .training import TrainSettings
 from .scoring import EvaluateSettings
@@ -45,13 +46,21 @@ def command(
     name, *given = (sys.argv[1:] if arguments is None else arguments) or ['']
     usage = f'usage: python -m lam_nb.command {{{",".join(RUNS)}}} [recipe.yaml] [name=value ...]'
     if name not in RUNS or any(g.startswith('-') for g in given): sys.exit(usage)
-    try: notebook, report, parameters = checked_run(name, given)
+    try:
+        notebook, report, parameters = checked_run(name, given)
+        _check_report(report, name)
     except ValueError as e: sys.exit(str(e))
     report.parent.mkdir(parents=True, exist_ok=True)
     out = dict(stdout_file=sys.stdout, stderr_file=sys.stderr)
     try: papermill.execute_notebook(notebook, report, parameters, **out)
     except PapermillExecutionError as e: sys.exit(f'{e.ename}: {e.evalue}\nthe report so far: {report}')
     print(f'report: {report}')
+
+def _check_report(report, kind):
+    "ValueError if papermill would write over a notebook that is not the report of such a run."
+    if report.exists() and _listed(report.parent, [])[0] != kind:
+        raise ValueError(f'{report} is not of a run of {kind}.ipynb, and would be written over: '
+                         'choose another out_dir')
 
 # %% ../nbs/38_command.ipynb #run-command
 #| eval: false

@@ -25,7 +25,8 @@ from .sample import pose_only_scores
 from .faces import ClipFaces, challenge_root, store_path
 from .preparation import PrepareSettings, split_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
-from .predictions import add_labels, row_keys, write_official, write_submission
+from .predictions import (
+    add_labels, check_predictions, row_keys, write_official, write_submission)
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, MIN_CLIPS, image_metrics, intervals_by_clip, lam_metrics
 from .scoring import (
@@ -436,9 +437,10 @@ def predict_rows(
     Prints what a reader must know."""
     as_numbers = dict(temperature=run.temperature, threshold=0.5)     # the files that held them may be removed
     table = predict_split(run.settings.model_copy(update=as_numbers))
-    start_run(run.out, run.settings, 'evaluate', _LEAVES)
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')
+    check_predictions(table[~unknown], labels=False)
+    start_run(run.out, run.settings, 'evaluate', _LEAVES)
     run.notes += _row_notes(run, table.attrs['clips'], unknown)
     for note in run.notes: print(note)
     run.predictions = table[~unknown].reset_index(drop=True)

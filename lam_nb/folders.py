@@ -14,7 +14,8 @@ from .runs import Settings, project_path, provenance, write_json
 
 # %% ../nbs/02_folders.ipynb #lock
 _TOUCH, _GONE = 20, 120                  # seconds between signs of life; without one for so long: gone
-_claims = {}                             # file -> open and locked, of this process
+_claims = {}                             # file of this process -> open and locked, and its group
+_TOKEN = os.urandom(4).hex()             # containers may share the name of the machine and process ids
 
 def _is_free(file, kind):
     "Whether no other process holds the lock of an open file, which is taken; None if there are no locks."
@@ -53,7 +54,7 @@ def _user(file, now):
     unknown = dict(what='another run', group='', host='', pid=0, started='', silent=silent)
     user = unknown | (about if isinstance(about, dict) else {})
     if free is False: return user
-    if user['host'] == platform.node(): return None if free or not _has_process(user['pid']) else user
+    if user['host'] == platform.node() and (free or not _has_process(user['pid'])): return None
     return user if silent < _GONE else None
 
 def _users(folder, mine, group):
@@ -64,11 +65,11 @@ def _users(folder, mine, group):
         elif not group or user['group'] != group: found.append(user)
     return found
 
-# %% ../nbs/02_folders.ipynb #claim-folder
+# %% ../nbs/02_folders.ipynb #mark
 def _claim_file(folder):
     "The file by which this process uses a folder."
     host = re.sub('[^A-Za-z0-9.-]', '_', platform.node())[:80]
-    return Path(folder).resolve() / f'.in-use-{host}-{os.getpid()}.json'
+    return Path(folder).resolve() / f'.in-use-{host}-{os.getpid()}-{_TOKEN}.json'
 
 def _refusal(folder, user):
     "Who uses a folder, and what to do."
@@ -77,6 +78,22 @@ def _refusal(folder, user):
     return (f'{folder} is in use by {user["what"]} ({who}): wait until it ends, stop it, or choose another '
             f'folder. A run that was killed is forgotten after {_GONE} s at most')
 
+def _mark(file, text):
+    "A file that is whole and locked when it appears, open."
+    part = file.with_name(file.name.replace('.in-use', '.claim', 1))
+    opened = open(part, 'w')
+    try:
+        _is_free(opened, fcntl.LOCK_EX)
+        opened.write(text)
+        opened.flush()
+        part.rename(file)
+    except BaseException:
+        opened.close()
+        part.unlink(missing_ok=True)
+        raise
+    return opened
+
+# %% ../nbs/02_folders.ipynb #claim-folder
 def claim_folder(
     folder: str | Path, # made when it is missing
     what: str, # what will use it, in words
@@ -84,17 +101,22 @@ def claim_folder(
 ):
     "Marks a folder as used by this process, until `release_folder` or its end; ValueError if others use it."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    file, started = _claim_file(folder), datetime.now(timezone.utc).isoformat(timespec='seconds')
-    about = dict(what=what, group=group, host=platform.node(), pid=os.getpid(), started=started)
-    if not _claims: _begin_touching()
-    if file not in _claims: _claims[file] = open(file, 'a+')
-    if _is_free(_claims[file], fcntl.LOCK_EX) is not False:
-        _claims[file].truncate(0)
-        _claims[file].write(json.dumps(about))
-        _claims[file].flush()
+    if (file := _claim_file(folder)) in _claims:
+        if _claims[file][1] == group and file.exists(): return
+        release_folder(folder)                               # claimed for something else, or removed by hand
+    about = dict(what=what, group=group, host=platform.node(), pid=os.getpid(),
+                 started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+    _claims[file] = _mark(file, json.dumps(about)), group
+    _begin_touching()
     if users := _users(file.parent, file, group):
         release_folder(folder)
         raise ValueError(_refusal(folder, users[0]))
+
+def _check_unused(folder, what, group=''):
+    "ValueError if another process uses a folder."
+    if _claim_file(folder) in _claims or not Path(folder).exists(): return
+    claim_folder(folder, what, group)
+    release_folder(folder)
 
 def _begin_touching():
     "Starts the signs of life, once in a process."
@@ -108,7 +130,7 @@ def release_folder(
     "Lets other processes have a folder."
     if (claim := _claims.pop(file := _claim_file(folder), None)) is None: return
     file.unlink(missing_ok=True)
-    claim.close()
+    claim[0].close()
 
 @atexit.register
 def _release_all():
@@ -130,19 +152,20 @@ def _listed(out, leaves):
     return about.get('kind'), files
 
 def _is_inside(name):
-    "Whether it names a file of the folder, or of one folder in it."
+    "Whether it names a file in the folder, at most two folders deep."
     parts = name.split('/') if isinstance(name, str) else []
-    return 0 < len(parts) < 3 and not {'', '.', '..'} & {*parts}
+    return 0 < len(parts) < 4 and not {'', '.', '..'} & {*parts}
 
 def _unlisted(out, leaves):
-    "The same for a run that had no list yet (version 0.2 and older), or was begun by `train_process`."
-    try: given = json.loads((out / 'settings.json').read_text())['parameters']
-    except (OSError, ValueError, KeyError, TypeError): given = {}
-    if (out / 'checkpoints' / 'last.pt').exists(): given = dict(epochs=1)
+    "The same for the folder of a run that had no list yet (version 0.2 and older)."
+    try:
+        about = json.loads((out / 'settings.json').read_text())
+        given, is_ours = about['parameters'], 'lam_nb' in about['provenance']['versions']
+    except (OSError, ValueError, KeyError, TypeError): return None, []
     kind = next((kind for name, kind in _KINDS.items() if name in given), None)
     pairs = [png for png in (out / 'figures').glob('*.png') if png.with_suffix('.svg').exists()]
     figures = [f'figures/{png.stem}{ending}' for png in pairs for ending in ('.png', '.svg')]
-    return (kind, [*leaves, *figures]) if kind else (None, [])
+    return (kind, [*leaves, *figures]) if kind and is_ours else (None, [])
 
 # %% ../nbs/02_folders.ipynb #check-folder
 def check_folder(

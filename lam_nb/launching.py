@@ -8,9 +8,10 @@ __all__ = ['train_windows', 'check_validation', 'changed_settings', 'check_resum
            'main', 'submit_slurm']
 
 # %% ../nbs/27_launching.ipynb #imports
-import json, os, sys, time, zlib
+import json, os, re, sys, time, zlib
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .runs import (
     Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
-from .folders import check_folder, claim_folder, release_folder, start_run
+from .folders import _check_unused, check_folder, claim_folder, release_folder, start_run
 from .live import live_display
 from .devices import choose_device, keep_memory, set_arithmetic
 from .data_checks import stored_clips, warn_of_shared
@@ -108,12 +109,14 @@ _GROWING = 'history.csv', 'status.json'                # a resumed training goes
 def set_aside(
     out: Path, # the folder of a training that begins anew
 ):
-    "Renames an earlier training's checkpoints to previous.pt and previous-best.pt; the rest of it is removed."
-    folder = out / 'checkpoints'
-    for name, new in (('best.pt', 'previous-best.pt'), ('last.pt', 'previous.pt')):
+    "Renames an earlier training's checkpoints to previous.pt and previous-best.pt; its history is removed."
+    folder, old = out / 'checkpoints', (out / 'tensorboard').glob('events.out.tfevents.*')
+    free = lambda n: not any((folder / f'previous{n}{best}.pt').exists() for best in ('', '-best'))
+    n = next(n for n in chain([''], (f'-{i}' for i in count(2))) if free(n))
+    for name, new in (('best.pt', f'previous{n}-best.pt'), ('last.pt', f'previous{n}.pt')):
         if (folder / name).exists(): (folder / name).replace(folder / new)
-    old = [*folder.glob('epoch-[0-9]*.pt'), *(out / 'tensorboard').glob('events.out.tfevents.*')]
-    for file in [*old, *(out / name for name in _GROWING)]: file.unlink(missing_ok=True)
+    kept = [f for f in folder.glob('epoch-*.pt') if re.fullmatch(r'epoch-\d{3,}\.pt', f.name)]
+    for file in [*kept, *old, *(out / name for name in _GROWING)]: file.unlink(missing_ok=True)
 
 # %% ../nbs/27_launching.ipynb #resume-run
 def resume_run(
@@ -290,6 +293,10 @@ def _leaves(settings):
     own = [f'{folder}{name}' for folder in each for name in ('metrics.json', *_GROWING)]
     return list(dict.fromkeys(['settings.json', 'params.yaml', 'metrics.json', 'report.html', *own]))
 
+def _group(settings):
+    "Whose runs may share the folder: those of machines that train together."
+    return settings.rdzv_endpoint if settings.num_nodes > 1 else ''
+
 def _refuse_training(settings):
     "Raises for all that can be known before anything is changed; which of the seeds' runs will be resumed."
     model, each = model_for(settings), seed_settings(settings)
@@ -300,14 +307,12 @@ def _refuse_training(settings):
     warn_of_shared(data_folders(settings)[0], clips)
     data = data_hash(train_windows(settings, model)) if begun else ''
     for s in begun: check_resume(s, data)
-    for s in each: _check_checkpoints(Path(s.out_dir) / 'checkpoints', s.resume)
+    for s in each: _check_checkpoints(Path(s.out_dir) / 'checkpoints', s.resume, _group(s))
     return begun
 
-def _check_checkpoints(folder, resume):
+def _check_checkpoints(folder, resume, group):
     "Refuses the checkpoints of a training that still runs, or that lacks what it would go on from."
-    if not folder.exists(): return
-    claim_folder(folder, 'a training')
-    release_folder(folder)
+    _check_unused(folder, 'a training', group)
     if resume and (folder / 'best.pt').exists() and not (folder / 'last.pt').exists():
         raise ValueError(f'{folder} holds best.pt, but no last.pt to go on from: '
                          'use another out_dir, or resume = false to begin anew')
@@ -317,11 +322,11 @@ def start_training(
 ) -> Path: # the run's folder, absolute
     "Makes the run's folder with settings.json and params.yaml; a refusal touches nothing."
     out, leaves, begun = project_path(settings.out_dir), _leaves(settings), _refuse_training(settings)
-    group = settings.rdzv_endpoint if settings.num_nodes > 1 else ''    # all machines start in one folder
+    group = _group(settings)
     check_folder(out, 'train', leaves)
     claim_folder(out, 'train.ipynb', group)
-    for s in seed_settings(settings):
-        if s not in begun: set_aside(Path(s.out_dir))
+    going_on = {Path(s.out_dir) for s in begun}
+    for folder in {out, *out.glob('seed-[0-9]*')} - going_on: set_aside(folder)
     kept = [str((Path(s.out_dir) / name).relative_to(out)) for s in begun for name in _GROWING]
     start_run(out, settings, 'train', leaves, kept, group)
     text = yaml.safe_dump(settings.model_dump(mode='json'), sort_keys=False)

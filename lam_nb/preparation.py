@@ -194,6 +194,8 @@ def inputs_hash(
 ) -> str: # 64 hexadecimal digits
     "Changes whenever the table, or a setting that shows in the store, changes."
     made_by = _rows_made_by(faces, settings)
+    asked, size = settings.other_size, faces.attrs.get('frame_size')
+    if asked != 'refuse': made_by = made_by | dict(frames=[asked, size])
     text = json.dumps([3, settings.image_format, settings.quality, settings.image_size, made_by])
     rows = pd.util.hash_pandas_object(faces.drop(columns='file', errors='ignore'), index=False)
     return hashlib.sha256(text.encode() + rows.to_numpy().tobytes()).hexdigest()

@@ -79,7 +79,7 @@ def start_preparation(
 
 def _store_settings(settings):
     "What runs that fill one face store at the same time must agree on, in words."
-    names = [*sorted(STORED), 'labels', 'max_gap', 'frame_offset', 'source']
+    names = [*sorted(STORED), 'labels', 'max_gap', 'frame_offset', 'source', 'other_size']
     return ', '.join(f'{name} = {getattr(settings, name)}' for name in names)
 
 # %% ../nbs/34_preparation_report.ipynb #overview-table

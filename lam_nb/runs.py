@@ -7,7 +7,7 @@ __all__ = ['Settings', 'check_parameters', 'read_recipe', 'given_parameters', 'p
            'atomic_folder', 'write_json', 'duration', 'Progress', 'provenance', 'moved_names']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, os, platform, shutil, subprocess, sys, tempfile, time, warnings
+import ast, difflib, json, os, platform, reprlib, shutil, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module, metadata
@@ -65,6 +65,9 @@ def _number_or_text(text):
     except ValueError: return text
 
 # %% ../nbs/00_runs.ipynb #check
+_SHORT = reprlib.Repr()                                 # of nested aliases, `repr` would take all memory
+_SHORT.maxstring = _SHORT.maxother = 200
+
 def check_parameters(
     cls: type[Settings], # the run notebook's settings
     values: dict, # name -> value
@@ -79,7 +82,7 @@ def check_parameters(
 
 def _refusal(cls, err):
     "One line for one of pydantic's errors."
-    name, got = str(err['loc'][0]) if err['loc'] else cls.__name__, repr(err['input'])[:200]
+    name, got = str(err['loc'][0]) if err['loc'] else cls.__name__, _SHORT.repr(err['input'])
     shown = name if name.isidentifier() else repr(name)[:80]
     if err['type'] == 'extra_forbidden':
         near = difflib.get_close_matches(name, cls.model_fields, 1, 0.5)
@@ -104,9 +107,9 @@ def _no_doubles(names):
 
 def _each_once(loader, node):
     "A mapping of YAML as a dict; ValueError for a name that comes twice."
+    _no_doubles([repr(key.value) for key, _ in node.value if isinstance(key.value, str)])
+    loader.flatten_mapping(node)                                          # of `<<: *other`
     pairs = [(loader.construct_object(key, deep=True), value) for key, value in node.value]
-    names = [repr(key) for key, _ in pairs]
-    _no_doubles(names)
     return {key: loader.construct_object(value, deep=True) for key, value in pairs}
 
 _Recipe.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _each_once)
@@ -121,7 +124,7 @@ def read_recipe(
     _no_doubles(names)
     if files and not Path(files[0]).is_file(): raise ValueError(f'{files[0]}: no such file; expected YAML')
     try: values = (yaml.load(Path(files[0]).read_text('utf-8'), _Recipe) or {}) if files else {}
-    except (yaml.YAMLError, ValueError, TypeError) as e:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as e:
         raise ValueError(f'{files[0]} is no recipe: {e}') from None
     if isinstance(values, dict): return {**values, **dict(pairs)}
     raise ValueError(f'{files[0]} holds {type(values).__name__}: expected lines `name: value`')

@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Literal
+from warnings import catch_warnings
 
 import numpy as np
 import pandas as pd
@@ -218,7 +219,8 @@ def check_evaluation(
         raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
                          'a submission needs every crop; nothing was run')
     data_dir, faces_dir = data_folders(settings)
-    with redirect_stdout(StringIO()): clips = stored_clips(data_dir, faces_dir, settings.split)   # said later
+    with redirect_stdout(StringIO()), catch_warnings(action='ignore'):                # said by the run itself
+        clips = stored_clips(data_dir, faces_dir, settings.split)
     paths = [store_path(faces_dir, uid) for uid in clips]
     for checkpoint in settings.checkpoints or [settings.checkpoint]:
         model, size, _ = load_model(project_path(checkpoint), settings.model)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -83,8 +83,8 @@ class TrainSettings(Settings):
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto' # auto: bf16 where it is fast; fp32: official
     compile: bool = False                               # torch.compile: slow to start, then faster
     deterministic: bool = False                         # only algorithms that repeat to the last bit
-    seed: int = Field(0, ge=0)
-    seeds: list[NonNegativeInt] | None = None           # instead of seed: several runs, in <out_dir>/seed-N
+    seed: int = Field(0, ge=0, lt=2**32)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = None  # several runs, in <out_dir>/seed-N
 
 # %% ../nbs/26_training.ipynb #learning-rate
 def learning_rate(
@@ -448,7 +448,8 @@ def _keep_best(run):
     keep = best_epochs(run.history, run.settings.keep_best)
     if run.epoch in keep: save_run(run, f'epoch-{run.epoch:03d}.pt')
     for file in (run.out / 'checkpoints').glob('epoch-[0-9]*.pt'):
-        if int(file.stem.removeprefix('epoch-')) not in keep: file.unlink()
+        number = file.stem.removeprefix('epoch-')                        # of another name: not of this run
+        if number.isdecimal() and int(number) not in keep: file.unlink()
 
 def _write_events(run):
     "Adds the epoch's metrics to TensorBoard's files; this discards what a killed run wrote for later epochs."

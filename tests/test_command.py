@@ -85,7 +85,7 @@ HOSTILE = [
     '\'x = __import__("os").system("touch MARK") #\': 1', '"import os; os.system(\'touch MARK\') #": 1',
     '? [1, 2]\n: 3', '7: 1', 'epochs: !!python/object/apply:os.system ["touch MARK"]',
     '"epochs\\nimport os; os.system(\'touch MARK\')": 1', 'epochs : 1\nepochs: 2',
-    '- epochs', 'just a text', 'a: [', '{[]: 1}', '<<: {epochs: 1}']
+    '- epochs', 'just a text', 'a: [', '{[]: 1}']
 
 
 @pytest.mark.parametrize('start', ['command', 'main'])
@@ -134,3 +134,19 @@ def test_a_whole_run(sample, tmp_path):
     assert (tmp_path / '2024/summary.json').is_file() and Path(done.stdout.split('report: ')[1].strip()).is_file()
     wrong = run(tmp_path, 'split=val')
     assert wrong.returncode == 1 and "did you mean 'splits'" in wrong.stderr
+
+
+def test_a_notebook_of_somebody_else_is_not_written_over(tmp_path):
+    (tmp_path / 'compare.ipynb').write_text('mine')
+    with pytest.raises(SystemExit, match='is not of a run of compare.ipynb'):
+        command(['compare', f'out_dir={tmp_path}', 'runs=nowhere1,nowhere2'])
+    assert (tmp_path / 'compare.ipynb').read_text() == 'mine'
+
+
+def test_aliases_of_a_recipe_take_no_memory_and_merge_keys_work(tmp_path):
+    bomb = 'a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n' + ''.join(
+        f'a{i}: &a{i} [{",".join([f"*a{i - 1}"] * 10)}]\n' for i in range(1, 9)) + 'seeds: *a8\n'
+    (tmp_path / 'bomb.yaml').write_text(bomb)
+    with pytest.raises(SystemExit, match='refused'): command(['train', str(tmp_path / 'bomb.yaml')])
+    (tmp_path / 'merge.yaml').write_text('epochs: 2\n<<: {lr: 0.1}\n')
+    assert read_recipe([str(tmp_path / 'merge.yaml')]) == {'epochs': 2, 'lr': 0.1}

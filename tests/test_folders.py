@@ -145,7 +145,7 @@ def test_another_kind_of_run_is_refused(sample, tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize('listing', ['{', '[]', '{"kind": "evaluate"}', '{"kind": "evaluate", "files": ["../mine.txt"]}',
-                                     '{"kind": "evaluate", "files": ["/etc/hosts"]}', '{"kind": "evaluate", "files": ["a/b/c"]}',
+                                     '{"kind": "evaluate", "files": ["/etc/hosts"]}', '{"kind": "evaluate", "files": ["a/b/c/d"]}',
                                      '{"kind": "evaluate", "files": [7]}'])
 def test_a_list_of_files_that_cannot_be_trusted_removes_nothing(tmp_path, listing):
     out = tmp_path / 'ev'
@@ -169,7 +169,7 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(sample, tmp_path
     process.wait()
     assert len(list(out.glob('.in-use-*'))) == 1                                   # left behind
     start_evaluation(evaluate_settings(sample, out, checkpoint))
-    assert [f'-{os.getpid()}.json' in f.name for f in out.glob('.in-use-*')] == [True]
+    assert [f'-{os.getpid()}-' in f.name for f in out.glob('.in-use-*')] == [True]
 
 
 def test_a_training_is_refused_while_another_writes_its_checkpoints(sample, tmp_path, holder):
@@ -270,3 +270,65 @@ def test_a_mistyped_first_checkpoint_changes_nothing(sample, tmp_path):
     before = content(tmp_path / 'train')
     with pytest.raises(FileNotFoundError, match='typo.pt'): start_training(s.model_copy(update=dict(resume=False, checkpoint='typo.pt')))
     assert content(tmp_path / 'train') == before
+
+
+def test_the_second_of_two_new_starts_keeps_both_earlier_trainings(sample, tmp_path):
+    "Pairs of checkpoints stay together, and a user's own copies stay."
+    s = train_settings(sample, tmp_path / 'train', epochs=1, resume=False)
+    train(s)
+    first = content(tmp_path / 'train/checkpoints')
+    (tmp_path / 'train/checkpoints/epoch-001-good.pt').write_text('mine')
+    train(s.model_copy(update=dict(lr=.5)))
+    second = content(tmp_path / 'train/checkpoints')
+    start_training(s)
+    left = content(tmp_path / 'train/checkpoints')
+    assert (left['previous.pt'], left['previous-best.pt']) == (first['last.pt'], first['best.pt'])
+    assert (left['previous-2.pt'], left['previous-2-best.pt']) == (second['last.pt'], second['best.pt'])
+    assert left['epoch-001-good.pt'] == b'mine' and 'last.pt' not in left and 'best.pt' not in left
+
+
+def test_checkpoints_of_other_seeds_do_not_stay_beside_new_settings(sample, tmp_path):
+    s = train_settings(sample, tmp_path / 'train', epochs=1)
+    train(s)
+    start_training(s.model_copy(update=dict(seeds=[0, 1])))
+    assert sorted(p.name for p in (tmp_path / 'train/checkpoints').glob('[!.]*')) == ['previous-best.pt', 'previous.pt']
+
+
+@pytest.mark.parametrize('about', [{'parameters': {'split': 'a'}}, {'parameters': {'epochs': 3}, 'provenance': {}}])
+def test_settings_of_another_program_make_no_run(sample, tmp_path, checkpoint, about):
+    out = tmp_path / 'theirs'
+    write_json(out / 'settings.json', about)
+    (out / 'metrics.json').write_text('theirs')
+    before = content(out)
+    for start in (lambda: start_evaluation(evaluate_settings(sample, out, checkpoint)),
+                  lambda: start_training(train_settings(sample, out))):
+        with pytest.raises(ValueError, match='holds settings.json'): start()
+    assert content(out) == before
+
+
+def test_the_owner_of_a_folder_keeps_it_while_others_try(tmp_path, holder):
+    "A second claim of its own is not refused for the mark of one who is just being refused."
+    claim_folder(tmp_path, 'evaluate.ipynb')
+    mark = tmp_path / '.in-use-gpu7-1.json'
+    mark.write_text(json.dumps(dict(what='another', host='gpu7', pid=1)))
+    claim_folder(tmp_path, 'evaluate.ipynb')
+    assert [f for f in tmp_path.glob('.in-use-*') if f != mark]
+
+
+def test_a_folder_that_was_removed_can_be_claimed_again(tmp_path):
+    claim_folder(tmp_path / 'out', 'a run')
+    for file in (tmp_path / 'out').iterdir(): file.unlink()
+    (tmp_path / 'out').rmdir()
+    claim_folder(tmp_path / 'out', 'a run')
+    assert len(list((tmp_path / 'out').glob('.in-use-*'))) == 1
+
+
+def test_two_processes_of_one_name_and_number_are_told_apart(tmp_path, monkeypatch):
+    "As in two containers that share the name of the machine."
+    claim_folder(tmp_path, 'the first')
+    first, = tmp_path.glob('.in-use-*')
+    code = ('import os; os.getpid = lambda: int(os.environ["PID"])\nfrom lam_nb.folders import claim_folder\n'
+            'claim_folder(os.environ["FOLDER"], "the second")')
+    told = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PID': str(os.getpid()), 'FOLDER': str(tmp_path)},
+                          capture_output=True, text=True)
+    assert 'in use by the first' in told.stderr and list(tmp_path.glob('.in-use-*')) == [first]

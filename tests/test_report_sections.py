@@ -92,7 +92,8 @@ def test_a_threshold_of_ones_own_is_named(sample, tmp_path):
 
 def test_a_threshold_from_a_file_is_converted_before_the_file_is_removed(sample, tmp_path):
     save_checkpoint(tmp_path / 'untrained.pt', BaselineLSTM(), image_size=64)
-    write_json(tmp_path / 'settings.json', dict(parameters=dict(split='val')))            # of an evaluation by an older version
+    older = dict(parameters=dict(split='val'), provenance=dict(versions=dict(lam_nb='0.2.0')))
+    write_json(tmp_path / 'settings.json', older)
     write_json(tmp_path / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
     (tmp_path / 'parts').mkdir()
     (tmp_path / 'parts' / 'clip').write_text('finished')

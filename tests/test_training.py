@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import ROOT
 
-from lam_nb import batches, launching, runs, training
+from lam_nb import batches, launching, live, runs, training
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
@@ -181,7 +181,7 @@ def test_kill_9_while_saving_keeps_the_last_checkpoint(whole, tmp_path):
     done = subprocess.run([sys.executable, '-c', KILLED_WHILE_SAVING, *as_arguments(s, tmp_path)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert finished(tmp_path / 'run')['step'] == 4              # the third checkpoint was cut off, the second is there
-    assert len(os.listdir(tmp_path / 'run/checkpoints')) == 2
+    assert len([f for f in os.listdir(tmp_path / 'run/checkpoints') if not f.startswith('.in-use-')]) == 2
     train(s)
     assert sorted(os.listdir(tmp_path / 'run/checkpoints')) == ['best.pt', 'last.pt']         # what was cut off is gone
     assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path / 'run'))
@@ -278,8 +278,8 @@ def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
     shown = []
     class Handle:
         def update(self, view): shown.append(view.data)
-    for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(launching, name, lambda: True)
-    monkeypatch.setattr(launching, 'display', lambda view, display_id: Handle())
+    for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(live, name, lambda: True)
+    monkeypatch.setattr(live, 'display', lambda view, display_id: Handle())
     with live_display([tmp_path / 'seed-0', tmp_path / 'seed-1'], seconds=.05):
         runs.write_json(tmp_path / 'seed-1/status.json', dict(line='epoch 3 of 40, 1:00 h left', losses=[[.1, .7], [.2, .6]]))
         time.sleep(1)
