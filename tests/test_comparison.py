@@ -176,6 +176,7 @@ def test_compare_notebook(two, tmp_path):
     training = make_training(tmp_path / 'train', lr=1e-3)
     (tmp_path / 'out' / 'figures').mkdir(parents=True)
     (tmp_path / 'out' / 'figures' / 'disagree_9.png').write_text('old')
+    write_json(tmp_path / 'out' / '.files.json', dict(kind='compare', files=['figures/disagree_9.png']))     # of an earlier comparison
     out = run('compare', tmp_path / 'out', runs=[*map(str, two), str(training)], draws=100)
     assert not (out / 'figures' / 'disagree_9.png').exists()
     made = json.loads((out / 'comparison.json').read_text())
@@ -217,23 +218,25 @@ def test_evaluate_notebook_on_one_class(one_class, tmp_path):
     assert 'no row is labelled looking' in (out / 'figures' / 'precision_recall.svg').read_text()            # drawn, and in words
 
 
-def test_nothing_of_an_earlier_run_is_left(one_class, tmp_path):
+def test_an_earlier_run_stays_until_the_next_one_has_scores_and_nothing_of_it_is_left_then(one_class, tmp_path):
     out = tmp_path / 'val'
     out.mkdir()
     left = 'predictions.parquet gt.csv pred.csv submission.json slices.csv error_runs.csv results.csv results.md results.tex report.html'
-    for name in left.split(): (out / name).write_text('old')
+    figures = ['figures/timeline_3.png', 'figures/timeline_3.svg']
     (out / 'figures').mkdir()
-    (out / 'figures' / 'timeline_3.png').write_text('old')
+    for name in [*left.split(), *figures]: (out / name).write_text('old')
     write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
-    write_json(out / 'settings.json', dict(parameters=dict(data_dir=str(one_class))))
+    older = dict(parameters=dict(data_dir=str(one_class), split='val'), provenance=dict(versions=dict(lam_nb='0.2.0')))
+    write_json(out / 'settings.json', older)
     own = dict(threshold=str(out / 'metrics.json'), temperature=str(out / 'metrics.json'))
     with pytest.raises(pm.PapermillExecutionError): run('evaluate', out, data_dir=str(one_class), checkpoint='no.pt', **own)
-    assert not [name for name in [*left.split(), 'metrics.json'] if (out / name).exists()] and not (out / 'figures').exists()
-    write_json(out / 'metrics.json', dict(best_threshold=.4, fitted_temperature=2., temperature=1., split='val'))
+    assert all((out / name).read_text() == 'old' for name in [*left.split(), *figures])
+    assert json.loads((out / 'settings.json').read_text()) == older
     metrics = json.loads((run('evaluate', out, data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'), **own)
                           / 'metrics.json').read_text())
     assert metrics['temperature'] == 2 and abs(metrics['threshold'] - 1 / (1 + (.6 / .4) ** .5)) < 1e-6
     assert sum('these very rows' in note for note in metrics['notes']) == 2
+    assert not any((out / name).exists() and (out / name).read_bytes() == b'old' for name in [*left.split(), *figures])
 
 
 def test_evaluate_notebook_without_the_folder_of_crops(sample, tmp_path):
