@@ -198,6 +198,11 @@ def list_files(
             raise FileExistsError(f'{out / name} is not of this run, and would be written over: move it away')
     if new: write_json(out / _LISTING, dict(kind=kind, files=files + new))
 
+def _begin_list(out, kind, names):
+    "A list for a run that was begun without `start_run`: of the files that are not there yet."
+    if any(file.exists() for file in (out / _LISTING, out.parent / _LISTING, out / 'settings.json')): return
+    write_json(out / _LISTING, dict(kind=kind, files=[name for name in names if not (out / name).exists()]))
+
 # %% ../nbs/02_folders.ipynb #start-run
 def start_run(
     out_dir: str | Path, # the run's folder, made when it is missing

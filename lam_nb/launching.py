@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .runs import (
     Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
-from .folders import _check_unused, check_folder, claim_folder, release_folder, start_run
+from .folders import _begin_list, _check_unused, check_folder, claim_folder, release_folder, start_run
 from .live import live_display
 from .devices import choose_device, keep_memory, set_arithmetic
 from .data_checks import stored_clips, warn_of_shared
@@ -129,6 +129,7 @@ def resume_run(
         claim_folder(file.parent, 'a training')
         for part in file.parent.glob('.*.part.pt'): part.unlink()     # of a process killed while it wrote
         if not _resumes(run.settings): set_aside(run.out)
+        _begin_list(run.out, 'train', ['metrics.json', *_GROWING])          # `train_process` alone
     if run.settings.resume and file.exists():
         saved = read_checkpoint(file)
         _restore(run, saved)
