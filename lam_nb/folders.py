@@ -49,7 +49,7 @@ def _user(file, now):
             free, silent = _is_free(opened, fcntl.LOCK_SH), now - os.fstat(opened.fileno()).st_mtime
             about = json.loads(opened.read(4096))
     except FileNotFoundError: return None
-    except ValueError: pass                                        # just being written, or not whole
+    except ValueError: pass                                        # not whole
     except OSError: silent = 0.
     unknown = dict(what='another run', group='', host='', pid=0, started='', silent=silent)
     user = unknown | (about if isinstance(about, dict) else {})

@@ -334,8 +334,11 @@ def load_weights(
 ) -> WeightReport: # what was loaded, dropped, newly initialised; print it
     "Load a checkpoint into a model, or an error and nothing."
     if match not in ('strict', 'shapes'): raise ValueError(f"match = {match!r}: expected 'strict' or 'shapes'.")
+    return _take_weights(model, path, read_checkpoint(path)['state_dict'], match)
+
+def _take_weights(model, path, state, match='strict'):
+    "The same with the weights that were read from `path`."
     own = model.state_dict()
-    state = read_checkpoint(path)['state_dict']
     try: origin, given, dropped, unfilled = _adapt(state, own)
     except ValueError as e: raise ValueError(f'{path}: {e}.') from None
     fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
@@ -377,11 +380,12 @@ def load_imagenet(
 ) -> WeightReport: # what was loaded, dropped, newly initialised
     "Start a model's backbone from ImageNet's ResNet-18; its classifier `fc` is not loaded."
     path = _downloaded() if path is None else Path(path)
-    origin = _origin(read_checkpoint(path)['state_dict'], model.state_dict())
+    state = read_checkpoint(path)['state_dict']
+    origin = _origin(state, model.state_dict())
     if origin != 'ImageNet':
         raise ValueError(f"{path} holds {origin} weights, expected torchvision's ResNet-18. "
                          'Load it by load_weights.')
-    return load_weights(model, path)
+    return _take_weights(model, path, state)
 
 # %% ../nbs/21_models.ipynb #save-checkpoint
 def save_checkpoint(

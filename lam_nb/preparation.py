@@ -184,18 +184,18 @@ def clip_images(
 
 # %% ../nbs/17_preparation.ipynb #inputs-hash
 def _rows_made_by(faces, settings):
-    "The settings that made the rows of a faces table; none for challenge crops."
-    made_by = settings.model_dump(include={'labels', 'max_gap', 'other_size'})
-    return {} if 'unique_id' in faces else {k: v for k, v in made_by.items() if v not in ('refuse', 'keep')}
+    "What made the rows of a faces table, and what fitted their boxes; nothing for challenge crops."
+    if 'unique_id' in faces: return {}
+    made_by, asked = settings.model_dump(include={'labels', 'max_gap'}), settings.other_size
+    fitted = dict(other_size=asked, frame_size=faces.attrs.get('frame_size'))
+    return made_by if asked == 'refuse' else made_by | fitted
 
 def inputs_hash(
     faces: pd.DataFrame, # the clip's faces table
-    settings: PrepareSettings, # image_format, quality, image_size; labels, max_gap
+    settings: PrepareSettings, # image_format, quality, image_size; labels, max_gap, other_size
 ) -> str: # 64 hexadecimal digits
     "Changes whenever the table, or a setting that shows in the store, changes."
     made_by = _rows_made_by(faces, settings)
-    asked, size = settings.other_size, faces.attrs.get('frame_size')
-    if asked != 'refuse': made_by = made_by | dict(frames=[asked, size])
     text = json.dumps([3, settings.image_format, settings.quality, settings.image_size, made_by])
     rows = pd.util.hash_pandas_object(faces.drop(columns='file', errors='ignore'), index=False)
     return hashlib.sha256(text.encode() + rows.to_numpy().tobytes()).hexdigest()

@@ -72,7 +72,8 @@ def start_preparation(
     if run.is_sample: make_sample(run.root)
     for split in settings.splits:
         if split != 'test': annotation_file(run.root, split)                     # FileNotFoundError now
-    claim_folder(run.store, f'prepare.ipynb with {_store_settings(settings)}', _store_settings(settings))
+    shared = _store_settings(settings)
+    claim_folder(run.store, f'prepare.ipynb with {shared}', shared)
     start_run(run.out, settings, 'prepare', _LEAVES)
     figures.set_style()
     return run

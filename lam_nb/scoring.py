@@ -24,7 +24,7 @@ from .processes import launch
 from .devices import choose_device, set_arithmetic
 from .faces import store_path
 from .data_checks import stored_clips
-from .models import MODELS, load_weights, make_model, model_class, model_name, read_checkpoint
+from .models import MODELS, _take_weights, make_model, model_class, model_name, read_checkpoint
 from .inference import mean_logit, predict, sigmoid, survey_stores
 
 # %% ../nbs/28_scoring.ipynb #smooth
@@ -111,7 +111,7 @@ def load_model(
     "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
     saved = read_checkpoint(path)
     made = _named_model(path, saved.get('model_name'), model)
-    report = load_weights(made, path)
+    report = _take_weights(made, path, saved['state_dict'])
     missing = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
     if missing:
         raise ValueError(f'{path} holds {report.origin} weights, without {len(missing)} tensors of this model '
