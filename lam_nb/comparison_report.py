@@ -79,7 +79,7 @@ def start_comparison(
     check_folder(run.out, 'compare', _LEAVES)
     _check_number(len(run.evaluations), len(run.trainings))
     if len(run.evaluations) > 1: run.tables = shared_rows(run.evaluations, settings.shared_only)
-    setting_tables(run)                                                     # what can fail fails now
+    for group in (run.evaluations, run.trainings): different_settings(group)       # what can fail fails now
     if run.tables: run.intervals, run.differences, run.disagreements
     start_run(run.out, settings, 'compare', _LEAVES)
     figures.set_style()
