@@ -10,7 +10,7 @@ import pytest
 from lam_nb.annotations import load_faces
 from lam_nb.data_checks import alignment
 from lam_nb.faces import ClipFaces, fitted_boxes, store_path
-from lam_nb.preparation import PrepareSettings, Source, inputs_hash, prepare_faces
+from lam_nb.preparation import PrepareSettings, Source, _rows_made_by, inputs_hash, prepare_faces
 from lam_nb.preparation_report import Preparation, alignment_sections
 from lam_nb.videos import _frame_sizes, extract_frames, video_frames
 
@@ -123,7 +123,9 @@ def test_the_alignment_check_advises_nothing(halved, capsys):
     assert 'not compared' in said and 'size of 240 x 180' in said and 'frame_offset' not in said
 
 
-def test_a_size_that_is_not_asked_for_changes_no_hash(sample):
+def test_what_fits_the_boxes_is_part_of_what_made_the_store(sample):
     table = load_faces(sample, 'train')[0]
-    hashes = {name: inputs_hash(table, PrepareSettings(other_size=name)) for name in ('refuse', 'keep', 'scale')}
-    assert hashes['refuse'] == hashes['keep'] != hashes['scale']
+    made_by = lambda asked: _rows_made_by(table, PrepareSettings(other_size=asked))
+    assert set(made_by('refuse')) == {'labels', 'max_gap'}      # the default adds nothing: its hash is that of earlier stores
+    assert made_by('keep')['other_size'] == 'keep' and made_by('scale')['other_size'] == 'scale'
+    assert len({inputs_hash(table, PrepareSettings(other_size=asked)) for asked in ('refuse', 'keep', 'scale')}) == 3
