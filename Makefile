@@ -73,7 +73,7 @@ test: env  ## every check: export, clean, conflict markers, ruff, library notebo
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
-	  OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest
+	  OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
 	$(BIN)/python scripts/chapters.py

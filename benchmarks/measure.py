@@ -2,6 +2,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from datetime import date
@@ -40,5 +41,7 @@ def save(name: str, command: str, **figures):
     "Writes benchmarks/results/<name>.json and prints it."
     result = dict(command=command, machine=machine(), **figures)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f'{name}.json').write_text(json.dumps(result, indent=2) + '\n')
-    print(json.dumps(result, indent=2))
+    text = json.dumps(result, indent=2)
+    text = re.sub(r'\{[^{}\[\]]*\}', lambda row: re.sub(r'\s+', ' ', row[0]), text)            # the innermost: a line each
+    (RESULTS / f'{name}.json').write_text(text + '\n')
+    print(text)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['window_loss', 'class_weights', 'epoch_order', 'epoch_batches', 'step_weights', 'random_flip', 'jitter_boxes',
-           'jitter_colours', 'random_blur', 'augment', 'TrainingData', 'window_names', 'data_hash', 'WindowData']
+           'jitter_colours', 'random_blur', 'augment', 'TrainingData', 'window_names', 'stores_hash', 'data_hash',
+           'WindowData']
 
 # %% ../nbs/25_batches.ipynb #imports
 import hashlib, json, math
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from .devices import autocast
+from .faces import ClipFaces
 from .windows import FaceWindows, window_batches
 from .models import normalise
 
@@ -213,14 +215,22 @@ def window_names(
     rows = [windows.stores[windows.clip[i]].table.iloc[row] for i, row in zip(items, middle)]
     return pd.DataFrame([dict(clip_uid=r.clip_uid, track_id=r.track_id, frame=int(r.frame)) for r in rows])
 
+# %% ../nbs/25_batches.ipynb #stores-hash
+def stores_hash(
+    stores: list[ClipFaces], # of all clips, in their order
+    n_windows: int | None = None, # made of them; None: does not count
+) -> str: # 16 hexadecimal digits
+    "Changes whenever stores hold other faces, images or labels, or are of other clips."
+    images = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
+    hashes = [[about['fingerprint'], images(about)] for about in (store.about for store in stores)]
+    return hashlib.sha256(json.dumps([*hashes, n_windows]).encode()).hexdigest()[:16]
+
 # %% ../nbs/25_batches.ipynb #data-mark
 def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
     "Changes whenever the training windows are made of other faces, images, labels or clips."
-    images = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
-    hashes = [[about['fingerprint'], images(about)] for about in (store.about for store in windows.stores)]
-    return hashlib.sha256(json.dumps([*hashes, len(windows)]).encode()).hexdigest()[:16]
+    return stores_hash(windows.stores, len(windows))
 
 # %% ../nbs/25_batches.ipynb #window-data
 class WindowData:

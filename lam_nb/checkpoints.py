@@ -6,7 +6,7 @@
 __all__ = ['read_checkpoint']
 
 # %% ../nbs/05_checkpoints.ipynb #imports
-import math, pickle, re, zipfile
+import math, pickle, re, warnings, zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
@@ -291,7 +291,9 @@ def _check_file(path):
         file.seek(0)
         if file.read(4) != b'PK\3\4':
             file.seek(0)
-            return _check_legacy(file, size)
+            _check_legacy(file, size)
+            return warnings.warn(f'{path} is of a PyTorch before 1.6, whose files have no checksums: '
+                                 'a damaged value in it cannot be noticed')
     with zipfile.ZipFile(path) as archive:
         if kind := _other_archive(archive.namelist()): raise _Other(kind)
         _check_archive(archive, size)

@@ -17,7 +17,8 @@ import pandas as pd
 from pydantic import Field
 
 from .evaluation import compare_by_clip
-from .predictions import check_predictions, check_same_rows, labels_and_scores, row_keys
+from .predictions import (
+    check_predictions, check_same_rows, labels_and_scores, read_table, row_keys)
 from .runs import Settings, atomic_path, project_path
 
 # %% ../nbs/32_comparison.ipynb #read-run
@@ -29,6 +30,21 @@ def _read_json(file):
     if not isinstance(value, dict):
         raise ValueError(f'{file} holds a {type(value).__name__}, expected an object')
     return value
+
+
+def _read_history(file):
+    "The history of a training."
+    try: table = pd.read_csv(file)
+    except (ValueError, OSError): table = pd.DataFrame()
+    if {'epoch', 'train_loss', 'mAP'} <= {*table.columns}: return table
+    raise ValueError(f'{file} is no history of a training: expected epoch, train_loss, mAP ..., got '
+                     f'{[*table.columns][:9]}')
+
+
+def _part(about, name):
+    "The object under a name of an object; an empty one if there is none, or something else."
+    found = about.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _check_folder(folder):
@@ -52,10 +68,10 @@ def read_run(
     _check_folder(folder)
     settings, metrics = (_read_json(folder / f) for f in ('settings.json', 'metrics.json'))
     table, history = folder / 'predictions.parquet', folder / 'history.csv'
-    return dict(name=name or folder.name, folder=folder, parameters=settings.get('parameters', {}),
-                provenance=settings.get('provenance', {}), metrics=metrics,
-                predictions=pd.read_parquet(table) if table.exists() else None,
-                history=pd.read_csv(history) if history.exists() else None)
+    return dict(name=name or folder.name, folder=folder, parameters=_part(settings, 'parameters'),
+                provenance=_part(settings, 'provenance'), metrics=metrics,
+                predictions=read_table(table) if table.exists() else None,
+                history=_read_history(history) if history.exists() else None)
 
 # %% ../nbs/32_comparison.ipynb #read-runs
 def _own_names(folders):
@@ -161,9 +177,11 @@ def disagreements(
 def _training_settings(run):
     "Parameters of the trainings behind an evaluation's checkpoints; a list where they differ."
     if run['predictions'] is None: return {}
-    weights = run['parameters'].get('checkpoints') or [run['parameters'].get('checkpoint')]
-    files = [project_path(c).parent.parent / 'settings.json' for c in weights if c]
-    trainings = [_read_json(f).get('parameters', {}) for f in files if f.exists()]
+    given = run['parameters']
+    weights = given['checkpoints'] if isinstance(given.get('checkpoints'), list) else []
+    weights = weights or [given.get('checkpoint')]
+    files = [project_path(c).parent.parent / 'settings.json' for c in weights if isinstance(c, str) and c]
+    trainings = [_part(_read_json(f), 'parameters') for f in files if f.is_file()]
     values = {name: [t.get(name) for t in trainings] for name in dict.fromkeys(k for t in trainings for k in t)}
     return {f'training: {name}': v[0] if all(x == v[0] for x in v) else v for name, v in values.items()}
 
@@ -175,7 +193,7 @@ def run_settings(
     about, known = run['provenance'], dict(run['parameters'])
     if run['parameters'].get('checkpoints'): known.pop('checkpoint', None)     # of an ensemble: not read
     known |= {k: about[k] for k in ('commit', 'dirty', 'python', 'cpu', 'cores', 'gpus') if k in about}
-    known |= {f'version of {k}': v for k, v in about.get('versions', {}).items()} | _training_settings(run)
+    known |= {f'version of {k}': v for k, v in _part(about, 'versions').items()} | _training_settings(run)
     return {k: v for k, v in known.items() if k not in ('out_dir', 'training: out_dir')}
 
 # %% ../nbs/32_comparison.ipynb #settings-differ

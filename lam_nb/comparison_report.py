@@ -17,7 +17,7 @@ import pandas as pd
 
 from . import figures
 from .runs import project_path, write_json
-from .folders import check_folder, release_folder, start_run
+from .folders import check_folder, end_run, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .faces import store_path
 from .windows import window_strips
@@ -261,5 +261,5 @@ def write_comparison(
     if 'draws' in run.settings.model_fields_set and run.settings.draws != 1000:
         print(f'draws = {run.settings.draws} was not used: the intervals need no draws')
     print(f'report: {report}')
-    release_folder(run.out)
+    end_run(run.out)
     return report

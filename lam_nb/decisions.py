@@ -168,14 +168,21 @@ def threshold_at(
 def _weights_of(about):
     "The checkpoints that a run's parameters or metrics name, as a set of absolute paths."
     named = about.get('checkpoints') or [about.get('checkpoint')]
-    return {project_path(path).resolve() for path in named if path}
+    return {project_path(path).resolve() for path in named if isinstance(path, str)}
+
+
+def _object(file):
+    "The object in a JSON file; an empty one if it is not there, or holds something else."
+    try: found = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError): return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _fitted_run(path):
     "Metrics and parameters of the run that a `metrics.json` belongs to."
-    read = lambda file: json.loads(file.read_text(encoding='utf-8'))
-    beside = path.with_name('settings.json')
-    return read(path), read(beside).get('parameters', {}) if beside.exists() else {}
+    fitted, settings = _object(path), _object(path.with_name('settings.json'))
+    about = settings.get('parameters')
+    return fitted, about if isinstance(about, dict) else {}
 
 
 def _differing_options(name, fitted, settings):
@@ -191,7 +198,7 @@ def _notes_on(name, settings):
     "What a reader should know about one of the two: 'threshold' or 'temperature'."
     fitted, about = _fitted_run(project_path(settings[name]))
     folders = settings['data_dir'], about.get('data_dir', settings['data_dir'])
-    here, there = (project_path(folder).resolve() for folder in folders)
+    here, there = (project_path(str(folder)).resolve() for folder in folders)
     notes = []
     if fitted.get('split') == settings['split'] and here == there:
         notes.append(f'the {name} was chosen on these very rows ({settings[name]} is of the same split): '

@@ -11,7 +11,6 @@ __all__ = ['MIN_CLIPS', 'bootstrap_by_clip', 'INTERVAL_TEXT', 'precision_recall_
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, stdtrit
-from sklearn.metrics import average_precision_score
 
 from .runs import moved_names
 from .predictions import _refuse, check_predictions, check_same_rows, labels_and_scores, row_keys
@@ -86,6 +85,7 @@ def binary_metrics(
     threshold: float = 0.5,                      # class 1 is predicted for scores of at least this
 ) -> dict:                                       # fractions and counts, ready for JSON
     "mAP, AP of both classes, accuracy and counts of a task with two classes."
+    from sklearn.metrics import average_precision_score                 # takes seconds, not needed to prepare
     labels, scores = _checked(labels, scores)
     if not len(labels): raise ValueError('there are no rows: nothing to evaluate')
     if len(set(names)) != 2: raise ValueError(f'names are {names!r}: expected two different ones')

@@ -18,19 +18,18 @@ from pathlib import Path
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, data_folders, duration, project_path, write_json
-from .folders import check_folder, claim_folder, release_folder, start_run
+from .runs import data_folders, duration, project_path, write_json
+from .folders import check_folder, claim_folder, end_run, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .sample import pose_only_scores
-from .faces import ClipFaces, challenge_root, store_path
-from .preparation import PrepareSettings, split_faces
-from .data_checks import left_out_clips, left_out_note, stored_clips, warn_of_shared
-from .predictions import (
-    add_labels, check_predictions, row_keys, write_official, write_submission)
+from .faces import ClipFaces, store_path
+from .data_checks import (
+    _outdated_note, left_out_clips, left_out_note, outdated_clips, warn_of_shared)
+from .predictions import check_predictions, row_keys, write_official, write_submission, write_table
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, MIN_CLIPS, image_metrics, intervals_by_clip, lam_metrics
 from .scoring import (
-    EvaluateSettings, check_evaluation, fit_temperature, fitted_value, predict_split)
+    EvaluateSettings, challenge_rows, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (
     best_threshold, border_profile, error_runs, fitted_notes, operating_points, segment_metrics, threshold_at)
 from .slices import row_properties, slice_tables, slices_csv, weakest
@@ -49,6 +48,8 @@ class Evaluation(ReportedRun):
     seconds: float = 0.0                            # from the start to the last prediction; 0: not measured
     kept_clips: int = 0                             # clips whose predictions an earlier run had left
     n_left_out: int = 0                             # listed clips without a face store
+    n_outdated: int = 0                             # clips whose store an earlier preparation made
+    challenge: tuple = ()                           # of the test split: as `challenge_rows` gives it
     begin: float = field(default_factory=time.monotonic)    # when the run began, seconds
 
     @property
@@ -91,6 +92,7 @@ def _circumstances(run):
     rate = len(run.predictions) / run.seconds if run.seconds and not run.kept_clips else None
     return given | dict(
         temperature=run.temperature, n_rows=len(run.predictions), n_clips_left_out=run.n_left_out,
+        n_clips_outdated=run.n_outdated,
         labels=about.get('labels'), max_gap=about.get('max_gap'),
         seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
 
@@ -398,7 +400,7 @@ def write_evaluation(
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
     print(f'report: {report}')
-    release_folder(run.out)
+    end_run(run.out)
     return report
 
 # %% ../nbs/33_evaluation_report.ipynb #fitted
@@ -406,7 +408,8 @@ def _given_threshold(settings, temperature):
     "The threshold as a number, at this temperature."
     value = fitted_value(settings.threshold, 'best_threshold')
     if not isinstance(settings.threshold, str): return value
-    found_at = json.loads(project_path(settings.threshold).read_text()).get('temperature') or 1
+    known = 'temperature' in json.loads(project_path(settings.threshold).read_text())
+    found_at = fitted_value(settings.threshold, 'temperature') if known else 1.
     return threshold_at(value, found_at, temperature)
 
 RESULTS = [f'results.{ending}' for ending in ('csv', 'md', 'tex')]
@@ -439,11 +442,12 @@ def predict_rows(
     table = predict_split(run.settings.model_copy(update=as_numbers))
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')
-    check_predictions(table[~unknown], labels=False)
+    run.predictions = table[~unknown].reset_index(drop=True)
+    check_predictions(run.predictions, labels=False)
+    if run.settings.split == 'test': run.challenge = challenge_rows(run.predictions, run.root, run.store)
     start_run(run.out, run.settings, 'evaluate', _LEAVES)
     run.notes += _row_notes(run, table.attrs['clips'], unknown)
     for note in run.notes: print(note)
-    run.predictions = table[~unknown].reset_index(drop=True)
     write_official(run.predictions, run.out)
     return run.predictions
 
@@ -452,32 +456,25 @@ def _row_notes(run, n_clips, unknown):
     left_out = left_out_clips(run.root, run.store, run.settings.split)
     run.n_left_out = len(left_out)
     notes = [left_out_note(left_out, n_clips + len(left_out))] if left_out else []
+    outdated = outdated_clips(run.root, run.store, run.settings.split)
+    run.n_outdated = len(outdated)
+    if outdated: notes.append(_outdated_note(outdated))
     if unknown.any(): notes.append(f'{unknown.sum():,} of {len(unknown):,} rows have no label and are left out')
     return notes
 
 # %% ../nbs/33_evaluation_report.ipynb #save-predictions
-def _challenge_crops(run):
-    "The crops that must be scored, and where they were listed."
-    folder = challenge_root(run.root)
-    if folder.is_dir(): return split_faces(run.root, 'test', PrepareSettings())[0], f'the folder {folder.name}'
-    stores = [ClipFaces(store_path(run.store, uid)).table for uid in stored_clips(run.root, run.store, 'test')]
-    return pd.concat(stores), 'the face stores only, as the folder of crops is not here'
-
 def _submit(run):
     "Writes submission.json; adds the labels of the crops where they are known."
-    crops, against = _challenge_crops(run)
+    crops, against, run.predictions = run.challenge
     run.notes.append(f'the submission holds the {len(crops):,} crops once each, compared with {against}')
     write_submission(run.predictions, run.out / 'submission.json', crops)
-    truth = run.root / 'test_truth.csv'
-    if truth.exists(): run.predictions = add_labels(run.predictions, truth)
 
 def save_predictions(
     run: Evaluation, # with predictions
 ) -> Path: # predictions.parquet
     "Writes predictions.parquet, and for the test split first submission.json."
     if run.settings.split == 'test': _submit(run)
-    with atomic_path(run.out / 'predictions.parquet') as part: run.predictions.to_parquet(part)
-    return run.out / 'predictions.parquet'
+    return write_table(run.predictions, run.out / 'predictions.parquet')
 
 # %% ../nbs/33_evaluation_report.ipynb #save-metrics
 def save_metrics(

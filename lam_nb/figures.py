@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from .predictions import check_predictions, labels_and_scores
 from .evaluation import average_precision, precision_recall_points
@@ -159,6 +158,7 @@ def roc(
     threshold: float = 0.5,      # its point is marked
 ) -> plt.Figure:
     "Receiver operating characteristic, with the point of the threshold."
+    from sklearn.metrics import roc_auc_score, roc_curve                # takes seconds, only needed here
     fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
     ax.set(xlabel='false positive rate', ylabel='recall (true positive rate)', xlim=(-0.01, 1), ylim=(0, 1.02))
     if why := _lacking(predictions): return _not_defined(ax, why)

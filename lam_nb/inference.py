@@ -20,15 +20,21 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .runs import Progress, atomic_path, moved_names
+from .runs import Progress, moved_names
 from .processes import rank_and_size, split_work
 from .devices import _takes_bf16, autocast
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
+from .predictions import read_table, write_table
 from .windows import check_stores, face_size, one_thread, window_rows
 from .models import FaceBackbone, model_name, normalise
 
 # %% ../nbs/23_inference.ipynb #plan
+def _about(store):
+    "What a store is: what it was made from, and its size."
+    about = {name: value for name, value in store.about.items() if name != 'files_state'}
+    return dict(about, bytes=store.path.stat().st_size)
+
 class ClipPlan:
     "Which faces of a clip are needed for its windows."
     def __init__(self,
@@ -39,7 +45,7 @@ class ClipPlan:
         table = store.table
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
         rows = window_rows(track, frame, store.missing, store.black, length)[keep]       # (M, T)
-        self.store, self.keep = store, keep
+        self.store, self.keep, self.about = store, keep, _about(store)
         self.need, where = np.unique(rows, return_inverse=True)                         # (F,) rows of the store
         self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
 
@@ -48,6 +54,7 @@ class ClipPlan:
         table['no_image'] = self.store.missing[self.keep]
         texts = ['clip_uid', 'track_id', 'person_id', 'unique_id']
         for kind in (object, 'str'): table = table.astype(dict.fromkeys(texts, kind))  # copies: not mapped
+        table.attrs['store'] = self.about
         return table if self.store.about.get('split') == 'test' else table.drop(columns='unique_id')
 
 # %% ../nbs/23_inference.ipynb #face-features
@@ -216,23 +223,11 @@ def _logits_hash(model, stride, size, precision, flip):
     return digest.hexdigest()[:16]
 
 # %% ../nbs/23_inference.ipynb #kept
-def _about(path):
-    "What a store is: what it was made from, and its size."
-    return dict(ClipFaces(path).about, bytes=path.stat().st_size)
-
-def _kept(part, store):
+def _kept(part, about):
     "The table of a clip from an earlier run; None if there is none, or it was made from another store."
     if not part.exists(): return None
-    try: table = pd.read_parquet(part)
-    except (OSError, ValueError) as e:
-        raise ValueError(f'{part} is damaged ({str(e)[:80]}); remove it and run again') from None
-    return table if table.attrs.pop('store', None) == _about(store) else None
-
-def _keep(table, part, store):
-    "Keeps a clip's table for a later run."
-    table = table.copy(deep=False)
-    table.attrs['store'] = _about(store)
-    with atomic_path(part) as file: table.to_parquet(file)
+    table = read_table(part)
+    return table if table.attrs.get('store') == about else None
 
 # %% ../nbs/23_inference.ipynb #survey
 def survey_stores(
@@ -250,7 +245,8 @@ def survey_stores(
 def _predict_part(model, paths, rows, stride, folder, show, options):
     "Tables of these clips in this process, in their order, and how many of them an earlier run had kept."
     parts = [folder / f'{p.stem}.parquet' if folder else None for p in paths]
-    tables = {i: _kept(parts[i], p) for i, p in enumerate(paths)} if folder else {}
+    about = [_about(ClipFaces(p)) for p in paths]
+    tables = {i: _kept(parts[i], a) for i, a in enumerate(about)} if folder else {}
     kept = {i: t for i, t in tables.items() if t is not None and len(t) == rows[i]}
     todo, done = [i for i in range(len(paths)) if i not in kept], dict(kept)
     if kept and show:
@@ -259,7 +255,10 @@ def _predict_part(model, paths, rows, stride, folder, show, options):
     with Progress(sum(rows), 'predicting', 'rows', done=sum(rows[i] for i in kept), show=show) as progress:
         plans = (ClipPlan(ClipFaces(paths[i]), stride, model.window) for i in todo)
         for i, table in zip(todo, predict_clips(model, plans, progress=progress, **options)):
-            if folder: _keep(table, parts[i], paths[i])
+            if table.attrs['store'] != about[i]:
+                raise ValueError(f'{paths[i]} was replaced while it was scored: run again when the preparation '
+                                 'has ended')
+            if folder: write_table(table, parts[i])
             done[i] = table
     return [done[i] for i in range(len(paths))], len(kept)
 

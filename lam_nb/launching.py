@@ -25,13 +25,13 @@ from .runs import (
     Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
 from .folders import _begin_list, _check_unused, check_folder, claim_folder, release_folder, start_run
-from .live import live_display
 from .devices import choose_device, keep_memory, set_arithmetic
 from .data_checks import stored_clips, warn_of_shared
-from .windows import FaceWindows
+from .faces import ClipFaces, store_path
+from .windows import FaceWindows, check_stores
 from .models import read_checkpoint
 from .evaluation import _METRICS
-from .batches import WindowData, class_weights, data_hash
+from .batches import WindowData, class_weights, data_hash, stores_hash
 from .training import (
     Run, TrainSettings, _POSITION, _event_writer, _load_first_weights, _versions, finish_epoch, model_for,
     new_run, out_of_patience, train_epoch, validate)
@@ -88,6 +88,7 @@ def check_resume(
     settings: TrainSettings, # of a run that may have begun before
     data: str, # `data_hash` of its training windows
     saved: dict | None = None, # its checkpoint; None: read last.pt, if there is one
+    val_data: str = '', # `stores_hash` of its validation clips; '': not compared
 ):
     "ValueError if <out_dir>/checkpoints/last.pt belongs to another training."
     file = project_path(settings.out_dir) / 'checkpoints' / 'last.pt'
@@ -99,6 +100,8 @@ def check_resume(
                          f'{", ".join(lacking)}): move it away to start anew')
     differ = changed_settings(settings.model_dump(), saved['settings'])
     if saved['data'] != data: differ.append('the training windows, which were made of other faces')
+    if val_data and saved.get('val_data') not in (None, '', val_data):
+        differ.append('the validation rows, which were made of other faces')
     if differ:
         raise ValueError(f'{file} was made with other settings: {"; ".join(differ)}. '
                          'Use them, another out_dir, or resume = false to start anew')
@@ -142,7 +145,7 @@ def resume_run(
 # %% ../nbs/27_launching.ipynb #go-on
 def _restore(run, saved):
     "Puts what last.pt holds into `run`."
-    check_resume(run.settings, run.data, saved)
+    check_resume(run.settings, run.data, saved, run.val_data)
     if run.average is not None: run.average.load_state_dict(saved['state_dict'])
     run.averaged = saved.get('averaged', 0)
     try:
@@ -222,10 +225,10 @@ def train_process(
     s, device = TrainSettings(**parameters), choose_device()
     if s.tensorboard: _event_writer()                                     # a missing extra is noticed now
     _set_algorithms(s)
-    data, val_clips, begin = *_load_data(s, device), time.monotonic()
+    data, val_clips, val_data, begin = *_load_data(s, device), time.monotonic()
     if device.type == 'cpu': keep_memory()                     # now: what loading took is given back first
     try:
-        run = _start_or_resume(s, data, device)
+        run = _start_or_resume(s, data, val_data, device)
         model, faces_dir = _distributed(run, device), data_folders(s)[1]
         with _run_progress(run, len(data), quiet) as progress:
             while run.epoch < s.epochs and not out_of_patience(run.history, s.patience):
@@ -245,16 +248,19 @@ def _set_algorithms(settings):
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 def _load_data(settings, device):
-    "The training data, and the clips to validate with."
+    "The training data, the clips to validate with, and their hash."
     (data_dir, faces_dir), windows = data_folders(settings), train_windows(settings)
     val_clips = stored_clips(data_dir, faces_dir, 'val')
-    check_validation(FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size).labels)
-    return WindowData(windows, settings, class_weights(settings.weights, windows.labels), device), val_clips
+    val = FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size)
+    check_validation(val.labels)
+    check_stores([*windows.stores, *val.stores])
+    data = WindowData(windows, settings, class_weights(settings.weights, windows.labels), device)
+    return data, val_clips, stores_hash(val.stores)
 
-def _start_or_resume(settings, data, device):
+def _start_or_resume(settings, data, val_data, device):
     "The run, at its beginning or where last.pt left it."
     run = new_run(settings, device, pretrained=not _resumes(settings))
-    run.size, run.data = data.windows.size, data.hash()
+    run.size, run.data, run.val_data = data.windows.size, data.hash(), val_data
     run.group = dist.new_group(backend='gloo') if rank_and_size()[1] > 1 else None
     resume_run(run, len(data))
     if settings.compile: run.model.compile()
@@ -306,8 +312,11 @@ def _refuse_training(settings):
         begun = [s for s in each if _resumes(s)]
         if len(begun) < len(each): _load_first_weights(model, settings)
     warn_of_shared(data_folders(settings)[0], clips)
+    faces_dir = data_folders(settings)[1]
+    stores = {split: [ClipFaces(store_path(faces_dir, uid)) for uid in uids] for split, uids in clips.items()}
+    check_stores(chain(*stores.values()))
     data = data_hash(train_windows(settings, model)) if begun else ''
-    for s in begun: check_resume(s, data)
+    for s in begun: check_resume(s, data, val_data=stores_hash(stores['val']))
     for s in each: _check_checkpoints(Path(s.out_dir) / 'checkpoints', s.resume, _group(s))
     return begun
 
@@ -341,6 +350,7 @@ def train_seeds(
     "Trains once per seed, in out_dir/seed-N, with a summary in out_dir; once without `seeds`."
     each = seed_settings(settings)
     folders = [Path(s.out_dir) for s in each]
+    from lam_nb.live import live_display                       # figures, which the other processes do not need
     with live_display(folders):
         launch(_train_each, [s.model_dump() for s in each], _in_kernel(), apart=True,
                num_nodes=settings.num_nodes, num_processes=settings.num_processes,

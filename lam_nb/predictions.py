@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['BOX', 'GT_COLUMNS', 'PRED_COLUMNS', 'CHALLENGE_COLUMNS', 'CHALLENGE', 'FIELDS', 'TRUTH_COLUMNS', 'row_keys',
-           'labels_and_scores', 'check_predictions', 'check_same_rows', 'write_official', 'read_official_csv',
-           'read_official', 'make_submission', 'check_submission', 'write_submission', 'read_submission', 'add_labels']
+           'labels_and_scores', 'check_predictions', 'check_same_rows', 'write_table', 'read_table', 'write_official',
+           'read_official_csv', 'read_official', 'make_submission', 'check_submission', 'write_submission',
+           'read_submission', 'add_labels']
 
 # %% ../nbs/19_predictions.ipynb #imports
-import json, warnings
+import json, warnings, zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,40 @@ def check_same_rows(
     for side, has, lacks in (('left_only', *names), ('right_only', *names[::-1])):
         _refuse(both, both['side'] == side, f'are in {has} but not in {lacks}',
                 'Both must hold the same rows: are they of one split and stride?')
+
+# %% ../nbs/19_predictions.ipynb #write-table
+def _table_sum(table):
+    "8 hexadecimal digits that change with any name of a column and any value."
+    total = zlib.crc32(repr([*table.columns]).encode())
+    for name in table:
+        values = table[name].to_numpy()
+        if values.dtype.kind in 'biuf': data = np.ascontiguousarray(values)
+        else: data = '\0'.join(map(str, values)).encode('utf-8', 'backslashreplace')
+        total = zlib.crc32(data, total)
+    return f'{total:08x}'
+
+
+def write_table(
+    table: pd.DataFrame,   # any table; its index is not kept
+    path,                  # Parquet file to write, whole or not at all
+) -> Path:
+    "Write a table with its checksum."
+    copy = table.reset_index(drop=True)
+    copy.attrs = table.attrs | dict(sum=_table_sum(copy))
+    with atomic_path(path) as temporary: copy.to_parquet(temporary)
+    return Path(path)
+
+# %% ../nbs/19_predictions.ipynb #read-table
+def read_table(
+    path,                  # Parquet file, as `write_table` writes it, or of another program
+) -> pd.DataFrame:
+    "Read a table; ValueError if it is damaged, by its checksum where it has one."
+    try: table = pd.read_parquet(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+        raise ValueError(f'{path} is damaged or no Parquet file ({str(error)[:80]}): make it again') from None
+    known = table.attrs.pop('sum', None)
+    if known in (None, _table_sum(table)): return table
+    raise ValueError(f'{path} is damaged: some bits have changed since it was written; make it again')
 
 # %% ../nbs/19_predictions.ipynb #write-official
 GT_COLUMNS = ['clip_uid', 'frame', *BOX, 'track_id', 'label']

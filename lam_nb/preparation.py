@@ -7,7 +7,7 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
            'inputs_hash', 'prepare_clip', 'split_faces', 'share_clips', 'prepare_faces', 'write_for_others']
 
 # %% ../nbs/17_preparation.ipynb #imports
-import glob, hashlib, json, os, re, shutil, tempfile, time
+import glob, hashlib, json, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,14 +18,16 @@ import pandas as pd
 from joblib import Parallel, delayed
 from pydantic import Field, model_validator
 
-from .runs import Progress, Settings, moved_names
+from .runs import Progress, Settings, moved_names, remove_leftovers
+from .processes import peak_mb
+from .foreign_files import _files_hash, _files_state, visible_files
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
     VIDEO_ENDINGS, _file_bytes, _frame_sizes, _video_fault, cut_clip, decode_image, extract_frames,
     extract_wave, find_videos, folder_frames, frame_files, video_frames)
 from .faces import (
-    MEMBER_BYTES, ClipFaces, _crop_note, _files_hash, _files_state, _test_faces, _visible, challenge_root,
-    crop_face, encode_face, fitted_boxes, note_unavailable, store_path, write_store)
+    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _size_notes, _test_faces,
+    challenge_root, crop_face, encode_face, note_unavailable, refresh_store, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def find_source(
     sources = [s for s in _sources(data, uid, origin) if source in ('auto', s.kind)]
     there = [s for s in sources if s.path.exists() or s.path.is_symlink()]
     for s in there:                                              # one alone is opened later
-        fault = '' if s.kind == 'crops' or there[1:] == [] and s.path.exists() else _video_fault(s.path)
+        alone = there[1:] == [] and (s.path.is_file() or s.path.is_dir())
+        fault = '' if s.kind == 'crops' or alone else _video_fault(s.path)
         note = f'{s.kind} in {s.path.parent.name} used, as {"; ".join(faults)}' if faults else ''
         if not fault: return replace(s, passed=note)
         faults.append(fault)
@@ -155,12 +158,16 @@ def _crop_bytes(file, settings):
     if image.shape[:2] == (size, size): return data
     return encode_face(cv2.resize(image, (size, size)), settings.image_format, settings.quality)
 
-def _cut_faces(source, faces, settings):
+def _cut_faces(source, faces, settings, about):
     "Yields ([row], encoded face) for every face whose frame the source has."
     rows = pd.Series(np.arange(len(faces))).groupby(faces.frame.to_numpy()).agg(list)
-    boxes = None
+    boxes, size, first = None, None, None
     for frame, image in source.frames(rows.index):
-        if boxes is None: boxes = fitted_boxes(faces, *image.shape[1::-1], settings.other_size)
+        if image.shape[1::-1] != size:
+            size = image.shape[1::-1]
+            first = first or size
+            boxes = _boxes_in(faces, size, first, settings.other_size)
+            about.setdefault('shown_size', size)
         for row in rows[frame]:
             face = crop_face(image, boxes[row], settings.image_size)
             yield [row], encode_face(face, settings.image_format, settings.quality)
@@ -170,9 +177,10 @@ def clip_images(
     source: Source, # where the frames are
     faces: pd.DataFrame, # the clip's faces table
     settings: PrepareSettings, # image_format, quality, image_size
+    about: dict | None = None, # gets `shown_size`: width and height of the first frame, pixels
 ):
     "Yields ([row], encoded face) for every face that has an image; ValueError at the end if none has."
-    if source.kind != 'crops': images = _cut_faces(source, faces, settings)
+    if source.kind != 'crops': images = _cut_faces(source, faces, settings, {} if about is None else about)
     else: images = (([row], _crop_bytes(file, settings)) for row, file in enumerate(faces.file))
     some = False
     for rows, data in images:
@@ -204,8 +212,8 @@ def inputs_hash(
 def _source_files(source):
     "The files that hold the frames of a source."
     if not source.path.is_dir(): return source.path,
-    if source.kind == 'frames': return tuple(frame_files(source.path).values())
-    return tuple(f for track in _visible(source.path) for f in _visible(track) if f.is_file())
+    if source.kind == 'frames': return tuple(f for f in frame_files(source.path).values() if f.is_file())
+    return tuple(f for track in visible_files(source.path) for f in visible_files(track) if f.is_file())
 
 def _source_hash(source, about):
     "What a store's metadata say of its source; `about`: what they say now (untouched files are not read)."
@@ -287,15 +295,17 @@ def _make_store(data_dir, faces_dir, split, faces, settings, origin):
         about = dict(fingerprint=inputs, **of_source, split=split, source=source.kind,
                      frame_offset=source.offset, asked_offset=settings.frame_offset,
                      **settings.model_dump(include=STORED), **_rows_made_by(faces, settings))
-        write_store(store.path, faces, clip_images(source, faces, settings), about)
+        write_store(store.path, faces, clip_images(source, faces, settings, about), about)
+    elif source and store.about.get('files_state') not in (None, of_source['files_state']):
+        refresh_store(store.path, of_source)                     # touched: not read again next time
+        store.__dict__ = {'path': store.path}
     if 'file' in faces: notes += _crop_note(faces.file[store.missing])
-    return dict(missing=int(store.missing.sum()), black=int(store.black.sum()), bytes=store.path.stat().st_size,
-                source=store.about['source'], notes='; '.join(notes), status='kept' if current else 'made')
-
-def _peak_mb():
-    "Peak memory of this process in MB; NaN without /proc. (`ru_maxrss` begins with the parent's memory.)"
-    try: return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 1e3
-    except (OSError, TypeError): return float('nan')
+    if (size := store.about.get('shown_size')) and not faces.attrs.get('frame_size'):
+        notes += _size_notes(faces, *size)
+    shown = ' x '.join(map(str, size or ()))
+    return dict(missing=int(store.missing.sum()), black=int(store.black.sum()), frame_size=shown,
+                bytes=store.path.stat().st_size, source=store.about['source'], notes='; '.join(notes),
+                status='kept' if current else 'made')
 
 # %% ../nbs/17_preparation.ipynb #prepare-clip
 def prepare_clip(
@@ -310,12 +320,12 @@ def prepare_clip(
     begin = time.monotonic()
     done = dict(clip_uid=faces.clip_uid.iloc[0], split=split, tracks=faces.track_id.nunique(), faces=len(faces),
                 positives=int((faces.label == 1).sum()), frames=int(np.ptp(faces.frame)) + 1,
-                missing=0, black=0, bytes=0, source='', reason='', notes='')
+                missing=0, black=0, bytes=0, frame_size='', source='', reason='', notes='')
     cv2.setNumThreads(1)
     try: done |= _make_store(data_dir, faces_dir, split, faces, settings, origin)
     except (OSError, ValueError, cv2.error) as e:
         done |= dict(reason=f'{type(e).__name__}: {e}', status='failed')
-    return done | dict(seconds=time.monotonic() - begin, peak_mb=_peak_mb())
+    return done | dict(seconds=time.monotonic() - begin, peak_mb=peak_mb())
 
 # %% ../nbs/17_preparation.ipynb #split-faces
 def split_faces(
@@ -414,20 +424,6 @@ def _note_sizes(clips, data_dir):
 
 
 # %% ../nbs/17_preparation.ipynb #make-ready
-def _is_leftover(part):
-    "Whether this is a temporary file or folder that nobody has written to for an hour."
-    if not re.fullmatch(r'\..+\.\w{8}\.part(\.\w+)?', part.name): return False
-    return time.time() - max(p.stat().st_mtime for p in [part, *part.rglob('*')]) >= 3600
-
-def _remove_leftovers(folders):
-    "Removes the temporary files and folders of killed runs."
-    for part in (p for folder in folders for p in Path(folder).glob('.*.part*')):
-        try:
-            if not _is_leftover(part): continue
-            if part.is_dir(): shutil.rmtree(part)
-            else: part.unlink()
-        except OSError: pass                                     # another run was quicker, or it is not ours
-
 def _make_ready(faces_dir, data_dir):
     "Makes and tries the folder of the store; removes leftovers there and among the files for other tools."
     folder, data = Path(faces_dir), Path(data_dir)
@@ -437,7 +433,7 @@ def _make_ready(faces_dir, data_dir):
     except OSError as e:
         raise type(e)(f'the face store cannot be written: {e}; choose another faces_dir') from e
     others = [data, *(data / name for name in ('videos', 'video_imgs', 'wave'))]
-    _remove_leftovers([folder, folder / 'unavailable', *others])
+    remove_leftovers([folder, folder / 'unavailable', *others])
 
 # %% ../nbs/17_preparation.ipynb #run-jobs
 def _note(faces_dir, results):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from . import figures
 from .runs import atomic_path, data_folders, duration, project_path, write_json
-from .folders import check_folder, claim_folder, release_folder, start_run
+from .folders import check_folder, claim_folder, end_run, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .annotations import annotation_file, split_clips
 from .sample import make_sample
@@ -388,7 +388,8 @@ def write_preparation(
         lead += (f' Shard {s.shard} of {s.num_shards}: the table of clips has its own; '
                  'splits, left out and labels are of all.')
     report = write_report(run.out / 'report.html', 'Data preparation', lead, preparation_facts(run), sections)
-    for folder in (run.out, run.store): release_folder(folder)
+    release_folder(run.store)
+    end_run(run.out)
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(run.made)} clips failed (the others are done), '
                            f'first: {failed.reason.iloc[0]}; see {report}')

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Settings', 'check_parameters', 'read_recipe', 'given_parameters', 'project_path', 'data_folders', 'atomic_path',
-           'atomic_folder', 'write_json', 'duration', 'Progress', 'provenance', 'moved_names']
+           'atomic_folder', 'remove_leftovers', 'write_json', 'duration', 'Progress', 'provenance', 'moved_names']
 
 # %% ../nbs/00_runs.ipynb #imports
-import ast, difflib, json, os, platform, reprlib, shutil, subprocess, sys, tempfile, time, warnings
+import ast, difflib, json, os, platform, re, reprlib, shutil, subprocess, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module, metadata
@@ -39,9 +39,11 @@ class Settings(BaseModel):
     @field_validator('*', mode='before')
     @classmethod
     def _not_empty(cls, value, info):
-        "A text may be empty only where that is the default."
+        "A text holds no zero byte; it may be empty only where that is the default."
         texts = value if isinstance(value, (list, tuple)) else [value]
         empty = any(isinstance(text, str) and not text.strip() for text in texts)
+        zero = any(isinstance(text, str) and '\0' in text for text in texts)
+        if zero: raise ValueError('a text with a zero byte, which no name has')
         if not empty or value == cls.model_fields[info.field_name].default: return value
         raise ValueError('an empty text, which is what "$NAME" gives where the shell knows no NAME. '
                          f'Give the value{", or null for none" * (type(None) in _kinds(cls, info.field_name))}')
@@ -195,6 +197,23 @@ def atomic_folder(
         except OSError:
             if not path.is_dir(): raise
     finally: shutil.rmtree(part, ignore_errors=True)
+
+# %% ../nbs/00_runs.ipynb #leftovers
+def _is_leftover(part):
+    "Whether this is a temporary file or folder that nobody has written to for an hour."
+    if not re.fullmatch(r'\..+\.\w{8}\.part(\.\w+)?', part.name): return False
+    return time.time() - max(p.stat().st_mtime for p in [part, *part.rglob('*')]) >= 3600
+
+def remove_leftovers(
+    folders: list[Path], # some may be missing
+):
+    "Removes what killed processes have left of `atomic_path` and `atomic_folder`."
+    for part in (p for folder in folders for p in Path(folder).glob('.*.part*')):
+        try:
+            if not _is_leftover(part): continue
+            if part.is_dir(): shutil.rmtree(part)
+            else: part.unlink()
+        except OSError: pass                                     # another run was quicker, or it is not ours
 
 # %% ../nbs/00_runs.ipynb #write-json
 def write_json(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value', 'load_model', 'EvaluateSettings',
-           'predict_process', 'predict_split', 'check_evaluation']
+           'predict_process', 'predict_split', 'challenge_rows', 'check_evaluation']
 
 # %% ../nbs/28_scoring.ipynb #imports
 import json
@@ -22,8 +22,11 @@ from pydantic import Field, field_validator
 from .runs import Settings, data_folders, project_path
 from .processes import launch
 from .devices import choose_device, set_arithmetic
-from .faces import store_path
+from .text_files import is_there
+from .faces import ClipFaces, challenge_root, store_path
+from .preparation import PrepareSettings, split_faces
 from .data_checks import stored_clips
+from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
 from .models import MODELS, _take_weights, make_model, model_class, model_name, read_checkpoint
 from .inference import mean_logit, predict, sigmoid, survey_stores
 
@@ -87,9 +90,11 @@ def fit_temperature(
     return None if low == lowest or high == highest else float(np.exp((low + high) / 2))
 
 # %% ../nbs/28_scoring.ipynb #fitted-value
+_RANGES = dict(fitted_temperature=(0.01, 100), temperature=(1e-9, 1e9), best_threshold=(0, 1 + 1e-9))
+
 def fitted_value(
     value: float | str, # a number, or the path of a labelled run's metrics.json
-    name: str, # of the number in it: 'fitted_temperature' or 'best_threshold'
+    name: str, # of the number in it: 'fitted_temperature', 'best_threshold' or 'temperature'
 ) -> float:
     "The number itself, or the one in the file."
     if not isinstance(value, str): return float(value)
@@ -98,10 +103,10 @@ def fitted_value(
         raise FileNotFoundError(f'{path}: expected a number, or the metrics.json of an evaluate run')
     try: found = json.loads(path.read_text()).get(name)
     except (ValueError, AttributeError): found = None
-    if type(found) in (int, float) and 0 <= found < float('inf') and (found or name != 'fitted_temperature'):
-        return float(found)
-    raise ValueError(f'{path} holds no usable number {name} (but {found!r}): give the metrics.json of a run of '
-                     'evaluate.ipynb on a split with labels')
+    lowest, highest = _RANGES[name]
+    if type(found) in (int, float) and lowest <= found <= highest: return float(found)
+    raise ValueError(f'{path} holds no usable number {name} (but {str(found)[:80]!r}): give the metrics.json '
+                     'of a run of evaluate.ipynb on a split with labels')
 
 # %% ../nbs/28_scoring.ipynb #load-model
 def load_model(
@@ -210,6 +215,40 @@ def predict_split(
         if isinstance(parameters[name], str): parameters[name] = str(project_path(parameters[name]))
     return launch(predict_process, parameters, num_processes=settings.num_processes)
 
+# %% ../nbs/28_scoring.ipynb #challenge-rows
+def _challenge_crops(data_dir, faces_dir):
+    "The crops that must be scored, and where they were listed; those of the face stores."
+    folder, clips = challenge_root(data_dir), stored_clips(data_dir, faces_dir, 'test')
+    stored = pd.concat([ClipFaces(store_path(faces_dir, uid)).table for uid in clips])
+    if not folder.is_dir(): return stored, 'the face stores only, as the folder of crops is not here', stored
+    return split_faces(data_dir, 'test', PrepareSettings())[0], f'the folder {folder.name}', stored
+
+def _with_truth(data_dir, predictions):
+    "The predictions with the labels of test_truth.csv, if it is there."
+    truth = Path(data_dir) / 'test_truth.csv'
+    return add_labels(predictions, truth) if is_there(truth) else predictions
+
+def _check_challenge(data_dir, faces_dir):
+    "ValueError if scores of the stored crops could not be submitted, or the labels there are not of them."
+    crops, against, stored = _challenge_crops(data_dir, faces_dir)
+    check_predictions(stored.assign(score=0.5), labels=False)
+    keys = [[*zip(*(table[c] for c in ('clip_uid', 'track_id', 'unique_id')))] for table in (stored, crops)]
+    if problems := _crop_problems(*keys):
+        raise ValueError(f'the face stores and {against} hold different crops: {"; ".join(problems)}. '
+                         'Run prepare.ipynb with splits=["test"] again, or mend that folder')
+    _with_truth(data_dir, stored.assign(score=0.5))
+
+def challenge_rows(
+    predictions: pd.DataFrame, # predictions table of the challenge's crops
+    data_dir: str | Path, # root of the data
+    faces_dir: str | Path, # face store
+) -> tuple[pd.DataFrame, str, pd.DataFrame]: # crops to be scored, where they were listed, labelled predictions
+    "What a submission is made of; ValueError if it would not be accepted, or if known labels are not of these."
+    with redirect_stdout(StringIO()): crops, against, _ = _challenge_crops(data_dir, faces_dir)
+    if problems := check_submission(make_submission(predictions), crops):
+        raise ValueError('these scores cannot be submitted:\n- ' + '\n- '.join(problems))
+    return crops, against, _with_truth(data_dir, predictions)
+
 # %% ../nbs/28_scoring.ipynb #check-evaluation
 def check_evaluation(
     settings: EvaluateSettings, # checked parameters; relative paths as in `project_path`
@@ -221,6 +260,7 @@ def check_evaluation(
     data_dir, faces_dir = data_folders(settings)
     with redirect_stdout(StringIO()), catch_warnings(action='ignore'):                # said by the run itself
         clips = stored_clips(data_dir, faces_dir, settings.split)
+        if settings.split == 'test': _check_challenge(data_dir, faces_dir)
     paths = [store_path(faces_dir, uid) for uid in clips]
     for checkpoint in settings.checkpoints or [settings.checkpoint]:
         model, size, _ = load_model(project_path(checkpoint), settings.model)

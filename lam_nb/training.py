@@ -25,10 +25,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 import lam_nb
 from .runs import Progress, Settings, atomic_path, moved_names, project_path
 from .processes import Stopped, any_process, gather_values, rank_and_size, stop_requests
+from .faces import ClipFaces, store_path
 from .models import load_imagenet, load_weights, make_model, model_class, save_checkpoint
 from .inference import predict
 from .evaluation import lam_metrics
-from .batches import TrainingData
+from .batches import TrainingData, stores_hash
 
 # %% ../nbs/26_training.ipynb #model-setting
 def _known_model(name):
@@ -116,6 +117,7 @@ class Run:
     history: list = field(default_factory=list)  # one dict per epoch
     size: int = 0                                # side of the crops, pixels
     data: str = ''                               # hash of the training data
+    val_data: str = ''                           # hash of the validation's face stores; '': not compared
 
     @property
     def validated(self) -> list: return [h for h in self.history if h['mAP'] is not None]
@@ -229,7 +231,7 @@ def update_ema(
     run.averaged += 1
 
 # %% ../nbs/26_training.ipynb #save-run
-_POSITION = ('epoch', 'step', 'loss_sum', 'loss_steps', 'seconds', 'waited', 'history', 'data')
+_POSITION = ('epoch', 'step', 'loss_sum', 'loss_steps', 'seconds', 'waited', 'history', 'data', 'val_data')
 
 def save_run(
     run: Run, # between two steps
@@ -391,6 +393,10 @@ def validate(
     weights: list[float], # of not looking and looking
 ) -> dict: # val_loss, mAP, AP_looking, AP_not_looking, accuracy; None each in processes of rank > 0
     "The metrics of the validation split, by the code that evaluates."
+    stores = (ClipFaces(store_path(faces_dir, uid)) for uid in clips)
+    if run.val_data and stores_hash(stores) != run.val_data:
+        raise ValueError(f'the faces of the validation clips in {faces_dir} were replaced during the training: '
+                         'its epochs could not be compared. Begin anew with resume = false')
     if rank_and_size()[1] > 1:
         for buffer in run.trained.buffers(): dist.broadcast(buffer, 0)
     s = run.settings

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import figures
 from .runs import data_folders, duration
-from .folders import release_folder
+from .folders import end_run
 from .reports import ReportedRun, setting_sections, write_report
 from .data_checks import stored_clips
 from .windows import FaceWindows
@@ -188,5 +188,5 @@ def write_training(
     best = run.best
     print(f'best val mAP {best.mAP:.4f} in epoch {best.epoch} (seed {best.seed}): {best.best_checkpoint}\n'
           f'report: {report}')
-    release_folder(run.out)
+    end_run(run.out)
     return report

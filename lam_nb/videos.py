@@ -7,7 +7,7 @@ __all__ = ['PIXELS', 'VIDEO_ENDINGS', 'video_frames', 'find_videos', 'decode_ima
            'extract_frames', 'extract_wave', 'cut_clip']
 
 # %% ../nbs/15_videos.ipynb #imports
-import csv, glob, io, json, math, re, struct, wave
+import csv, glob, io, json, math, re, struct, warnings, wave
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from .runs import atomic_folder, atomic_path
+from .text_files import decoded_text, is_there
+from .foreign_files import _is_hidden
 
 # %% ../nbs/15_videos.ipynb #position
 def _position(time, start):
@@ -81,6 +83,8 @@ def _hint(path):
 def _open(path):
     "A video file, opened by its absolute path: no protocol, no playlist (they open others), no giants."
     import av
+    if not (file := Path(path)).is_file():
+        raise ValueError(f'{path} cannot be decoded: it is no file' + ', but a broken link' * file.is_symlink())
     allowed = dict(protocol_whitelist='file', format_whitelist=_KINDS)
     file, size = str(Path(path).absolute()), dict(max_pixels=str(PIXELS))
     try: return av.open(file, options=size, container_options=allowed)
@@ -173,7 +177,8 @@ def _video_fault(path):
 # %% ../nbs/15_videos.ipynb #frame-sizes
 def _size_in(entry):
     "(width, height) that an entry of ego4d.json or a row of a manifest gives; None if it gives none."
-    data = entry.get('video_metadata') or entry
+    data = entry.get('video_metadata')
+    data = data if isinstance(data, dict) and data else entry
     sides = [data.get(f'display_resolution_{side}') for side in ('width', 'height')]
     text = ' x '.join(map(str, sides)) if all(sides) else str(data.get('resolution'))
     size = re.search(r'(\d{2,5})(?:\.0)?\D+(\d{2,5})', text)
@@ -183,12 +188,37 @@ def _frame_sizes(data_dir):
     "uid of a clip or a video -> (width, height) of its frames, where ego4d.json or a manifest says it."
     data, rows, found = Path(data_dir), [], {}
     for file in (*data.glob('*/full_scale/manifest.csv'), *data.glob('full_scale/manifest.csv')):
-        with open(file, newline='', encoding='utf-8-sig') as f: rows += csv.DictReader(f)
-    try: known = json.loads((data / 'ego4d.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError): known = {}
-    for row in [*rows, *known.get('videos', ()), *known.get('clips', ())]:
-        if size := _size_in(row): found[row.get('clip_uid') or row.get('video_uid')] = size
+        rows += _csv_rows(file)
+    known = _object_in(data / 'ego4d.json')
+    for row in [*rows, *_rows_in(known, 'videos'), *_rows_in(known, 'clips')]:
+        if size := _size_in(row): found[str(row.get('clip_uid') or row.get('video_uid'))] = size
     return found
+
+def _text_in(file):
+    "The text of a file that may be missing; a warning, and '', where it cannot be read."
+    try: return decoded_text(file) if is_there(file) else ''
+    except (OSError, ValueError) as e: warnings.warn(f'{e} The sizes of frames in it are not known.')
+    return ''
+
+def _object_in(file):
+    "The object in a JSON file that may be missing; a warning, and an empty one, where it holds something else."
+    if not (text := _text_in(file)): return {}
+    try: found = json.loads(text)
+    except (ValueError, RecursionError) as e: found = e
+    if isinstance(found, dict): return found
+    warnings.warn(f'{file} holds no object ({str(found)[:80]}). The sizes of frames in it are not known.')
+    return {}
+
+def _csv_rows(file):
+    "The rows of a CSV file with a header; a warning, and none, where it cannot be read."
+    try: return list(csv.DictReader(_text_in(file).splitlines()))
+    except csv.Error as e: warnings.warn(f'{file}: {e}. The sizes of frames in it are not known.')
+    return []
+
+def _rows_in(known, name):
+    "The objects in a list of an object."
+    rows = known.get(name)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 # %% ../nbs/15_videos.ipynb #image-size
 _MARKER = re.compile(rb'\xff([^\x00\xff])')
@@ -248,10 +278,6 @@ def read_image(
 
 # %% ../nbs/15_videos.ipynb #frame-files
 _FRAME = re.compile(r'(img|frame)_(\d{1,9})\.(jpe?g|png)', re.IGNORECASE)
-
-def _is_hidden(name):
-    "Whether a file or folder is the system's, not the user's."
-    return name.startswith('.') or name in ('__MACOSX', 'Thumbs.db', 'desktop.ini', '@eaDir')
 
 def _no_frames(folder, names, why='no img_00001.jpg, img_00002.jpg ... (nor .jpeg, .png, frame_00001.jpg)'):
     "The error about a folder of frames."

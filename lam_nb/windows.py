@@ -126,7 +126,9 @@ class FaceWindows(Dataset):
 
 def _samples(store, number, stride, length):
     "Clip number, window rows (int32) and label of each sample row of a store."
-    table = ClipFaces(store.path).table  # of a reader that is thrown away: tables of all clips need much memory
+    reader = ClipFaces(store.path)       # is thrown away: tables of all clips need much memory
+    reader._file = store._file           # of the same file, also if it is being replaced
+    table = reader.table
     track, frame = pd.factorize(table.track_id)[0], table.frame.to_numpy()
     rows, keep = window_rows(track, frame, store.missing, store.black, length), sample_rows(table, stride)
     return np.full(keep.sum(), number, np.int32), rows[keep].astype(np.int32), table.label.to_numpy()[keep]

@@ -13,6 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT.parent / 'shared' / 'ego4d_mini'
 
 
+SLOW = ['test_training_processes.py', 'test_run_notebooks.py', 'test_training.py', 'test_training_options.py', 'test_comparison.py']
+
+
+def pytest_collection_modifyitems(items):
+    "The longest files come first: of two processes that share the files, none is left alone with a long one."
+    place = {name: n for n, name in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOW)))
+
+
 @pytest.fixture(autouse=True)
 def environment():
     "What a test, or a library in it, leaves in the environment (Dask: OMP_NUM_THREADS) does not reach the next test."

@@ -12,6 +12,8 @@ from lam_nb.comparison import (CompareSettings, different_settings, differences_
                                read_runs, results_table, run_settings, shared_rows, write_results)
 from lam_nb.annotations import split_clips
 from lam_nb.evaluation import intervals_by_clip, lam_metrics
+from lam_nb.evaluation_report import (
+    evaluation_metrics, evaluation_sections, predict_rows, save_metrics, save_predictions, save_tables, start_evaluation, write_evaluation)
 from lam_nb.predictions import write_official
 from lam_nb.faces import note_unavailable
 from lam_nb.scoring import EvaluateSettings, predict_split
@@ -209,6 +211,15 @@ def one_class(sample, tmp_path_factory):
     return root
 
 
+def evaluate_here(out, **parameters):
+    "What evaluate.ipynb does, in this process: a kernel takes long to start."
+    run = start_evaluation(EvaluateSettings(out_dir=str(out), **parameters))
+    run.show = False
+    predict_rows(run), save_predictions(run), save_metrics(run), save_tables(run)
+    write_evaluation(run, evaluation_sections(run))
+    return run.out
+
+
 def test_evaluate_notebook_on_one_class(one_class, tmp_path):
     out = run('evaluate', tmp_path / 'val', data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'))
     metrics = json.loads((out / 'metrics.json').read_text())
@@ -229,11 +240,11 @@ def test_an_earlier_run_stays_until_the_next_one_has_scores_and_nothing_of_it_is
     older = dict(parameters=dict(data_dir=str(one_class), split='val'), provenance=dict(versions=dict(lam_nb='0.2.0')))
     write_json(out / 'settings.json', older)
     own = dict(threshold=str(out / 'metrics.json'), temperature=str(out / 'metrics.json'))
-    with pytest.raises(pm.PapermillExecutionError): run('evaluate', out, data_dir=str(one_class), checkpoint='no.pt', **own)
+    with pytest.raises(FileNotFoundError): evaluate_here(out, data_dir=str(one_class), checkpoint='no.pt', **own)
     assert all((out / name).read_text() == 'old' for name in [*left.split(), *figures])
     assert json.loads((out / 'settings.json').read_text()) == older
-    metrics = json.loads((run('evaluate', out, data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'), **own)
-                          / 'metrics.json').read_text())
+    evaluate_here(out, data_dir=str(one_class), checkpoint=str(one_class / 'fresh.pt'), **own)
+    metrics = json.loads((out / 'metrics.json').read_text())
     assert metrics['temperature'] == 2 and abs(metrics['threshold'] - 1 / (1 + (.6 / .4) ** .5)) < 1e-6
     assert sum('these very rows' in note for note in metrics['notes']) == 2
     assert not any((out / name).exists() and (out / name).read_bytes() == b'old' for name in [*left.split(), *figures])
@@ -251,11 +262,10 @@ def test_evaluate_notebook_without_the_folder_of_crops(sample, tmp_path):
     save_checkpoint(root / 'fresh.pt', BaselineLSTM(), image_size=32)
     shutil.rmtree(root / 'videos_challenge')
     given = dict(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), split='test')
-    out = run('evaluate', tmp_path / 'test', **given)
+    out = evaluate_here(tmp_path / 'test', **given)
     assert len(json.loads((out / 'submission.json').read_text())['results']) == len(crops)
     assert 'compared with the face stores only' in (out / 'report.html').read_text()
-    with pytest.raises(pm.PapermillExecutionError, match='expected 1 for split = test'):
-        run('evaluate', tmp_path / 'few', **given, stride=2)
+    with pytest.raises(ValueError, match='expected 1 for split = test'): evaluate_here(tmp_path / 'few', **given, stride=2)
     assert not (tmp_path / 'few' / 'settings.json').exists()
 
 
@@ -265,7 +275,7 @@ def test_what_is_left_out_is_reported(one_class, tmp_path):
     lost, kept = split_clips(root, 'val')
     (root / 'faces' / f'{lost}.arrow').unlink()
     note_unavailable(root / 'faces', {lost: 'the video is broken'})
-    out = run('evaluate', tmp_path / 'val', data_dir=str(root), checkpoint=str(root / 'fresh.pt'))
+    out = evaluate_here(tmp_path / 'val', data_dir=str(root), checkpoint=str(root / 'fresh.pt'))
     metrics = json.loads((out / 'metrics.json').read_text())
     note = f'1 of 2 listed clips are left out: prepare.ipynb found them unavailable, first: {lost} (the video is broken)'
     assert metrics['n_clips_left_out'] == 1 and note in metrics['notes']
@@ -286,3 +296,43 @@ def test_an_empty_split_is_an_error(one_class, tmp_path):
 def test_settings_of_compare():
     with pytest.raises(ValueError, match='threshold'): CompareSettings(threshold=1.5)
     assert CompareSettings(runs='a,b', names='x,y').names == ['x', 'y']
+
+
+@pytest.mark.parametrize('text', ['{}', '{"parameters": [], "provenance": 3}', '{"parameters": {"checkpoints": 5, "checkpoint": []}}',
+                                  '{"provenance": {"versions": [1]}}'])
+def test_odd_settings_of_runs_are_passed_over(two, text):
+    (two[1] / 'settings.json').write_text(text)
+    assert len(different_settings(read_runs(two)))
+
+
+@pytest.mark.parametrize('text', ['', 'a,b\n1,2\n', 'epoch,train_loss,mAP\n"'])
+def test_an_odd_history_is_refused(tmp_path, text):
+    (make_training(tmp_path / 'a') / 'history.csv').write_text(text)
+    with pytest.raises(ValueError, match='is no history of a training'): read_runs([tmp_path / 'a'])
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda crops: shutil.copy(crops[0], crops[0].with_name(f'00001_{"e" * 32}.jpg')), 'crops have no entry'),
+    (lambda crops: crops[0].unlink(), 'entries for which there is no crop'),
+    (lambda crops: (crops[0].parents[3] / 'test_truth.csv').write_text('v,u,t,1,1\n'), 'but not in'),
+    (lambda crops: (crops[0].parents[3] / 'test_truth.csv').write_text('a,b\n'), 'has 2 columns'),
+    (lambda crops: (crops[0].parents[3] / 'test_truth.csv').symlink_to('/unmounted/a.csv'), 'which is not there')])
+def test_crops_or_labels_that_changed_are_refused_before_anything_is_replaced(sample, tmp_path, change, message):
+    root = tmp_path / 'data'
+    for name in ('videos_challenge', 'faces'): shutil.copytree(sample / name, root / name)
+    save_checkpoint(root / 'fresh.pt', BaselineLSTM(), image_size=32)
+    given = EvaluateSettings(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), split='test', out_dir=str(tmp_path / 'test'))
+    change(sorted((root / 'videos_challenge').glob('*/*/*.jpg')))
+    with pytest.raises((ValueError, FileNotFoundError), match=message): start_evaluation(given)
+    assert not (tmp_path / 'test').exists()
+
+
+def test_an_older_store_of_a_clip_that_failed_is_said(one_class, tmp_path):
+    root = tmp_path / 'data'
+    shutil.copytree(one_class, root, symlinks=True)
+    uid = split_clips(root, 'val')[0]
+    note_unavailable(root / 'faces', {uid: 'its video is damaged'})
+    run = start_evaluation(EvaluateSettings(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), out_dir=str(tmp_path / 'val')))
+    predict_rows(run)
+    assert f'1 clip with the faces of an earlier preparation, as the last one failed, first: {uid} (its video is damaged)' in run.notes
+    assert evaluation_metrics(run)['n_clips_outdated'] == 1

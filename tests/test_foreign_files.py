@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lam_nb.faces
 from lam_nb.annotations import load_faces
 from lam_nb.faces import ClipFaces, challenge_root, decode_face, store_path, unpack_crops
 from lam_nb.preparation import PrepareSettings, find_source, prepare_clip, split_faces
 from lam_nb.preparation_report import Preparation, make_faces, read_faces
-from lam_nb.videos import decode_image, extract_frames, folder_frames, frame_files, video_frames
+from lam_nb.videos import _frame_sizes, decode_image, extract_frames, folder_frames, frame_files, video_frames
 
 rng = np.random.default_rng(0)
 PICTURE = cv2.resize(rng.integers(0, 256, (20, 30, 3), np.uint8), (224, 224), interpolation=cv2.INTER_CUBIC)
@@ -212,7 +211,7 @@ def test_an_error_that_names_a_table_comes_after_the_table(tmp_path):
 def test_archives_that_would_fill_the_disk_are_refused(tmp_path, monkeypatch):
     archive_of(crops_of([encoded('JPEG')] * 5, tmp_path / 'source'), tmp_path / 'v2/social_test/c')
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(lam_nb.faces.shutil, 'disk_usage', lambda _: usage._replace(free=20_000))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=20_000))
     with pytest.raises(ValueError, match='c.zip would take .* and only 18,000 of the free disk space'): unpack_crops(tmp_path)
     assert not (tmp_path / 'videos_challenge').exists() and not list(tmp_path.glob('.*'))
 
@@ -343,3 +342,39 @@ def test_playlists_open_no_other_file(one, tmp_path, name, text):
     shutil.copy(one[1], tmp_path / 'a.ts')
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=f'{name} cannot be decoded'): list(video_frames(tmp_path / name, [0]))
+
+
+@pytest.mark.parametrize('place_of', ['videos/clip.mp4', 'v2/clips/clip.mp4', 'video_imgs/clip/img_00002.jpg', 'video_imgs/clip'])
+def test_a_pipe_in_the_place_of_data_is_no_data(one, tmp_path, place_of):
+    faces, video = one
+    (tmp_path / place_of).parent.mkdir(parents=True)
+    if place_of.endswith('2.jpg'): (tmp_path / 'video_imgs/clip/img_00001.jpg').write_bytes(encoded('JPEG'))
+    os.mkfifo(tmp_path / place_of)
+    done = result(tmp_path, faces, other_size='keep')
+    if place_of.endswith('2.jpg'): assert done['status'] == 'made' and done['missing'] > 0
+    else: assert done['status'] == 'failed' and 'clip' in done['reason']
+
+
+ODD = ['', '[]', 'null', '{', '{"videos": null}', '{"videos": {"a": 1}}', '{"videos": [null, 3, "x", {"video_metadata": [1]}]}',
+       '{"clips": [{"clip_uid": ["a"], "resolution": {"w": 3}}]}', '[' * 100000]
+
+
+@pytest.mark.parametrize('text', ODD, ids=range(len(ODD)))
+@pytest.mark.filterwarnings('ignore:.*frames in it are not known')
+def test_odd_files_of_sizes_stop_nothing(one, tmp_path, text):
+    faces, video = one
+    place(video, tmp_path, 'videos/clip.mp4')
+    (tmp_path / 'ego4d.json').write_text(text)
+    (tmp_path / 'v2/full_scale').mkdir(parents=True)
+    (tmp_path / 'v2/full_scale/manifest.csv').write_bytes(b'\0' * 7 + text.encode('utf-16'))
+    assert isinstance(_frame_sizes(tmp_path), dict)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-32', 'latin-1'])
+def test_sizes_in_any_encoding(tmp_path, encoding):
+    (tmp_path / 'v2/full_scale').mkdir(parents=True)
+    rows = 'video_uid,display_resolution_width,display_resolution_height,place\nv1,1440,1080,K\xf6ln\n'
+    (tmp_path / 'v2/full_scale/manifest.csv').write_bytes(rows.encode(encoding))
+    clips = json.dumps(dict(clips=[dict(clip_uid='\xe4', resolution='1920x1080')]), ensure_ascii=False)
+    (tmp_path / 'ego4d.json').write_bytes(clips.encode(encoding))
+    assert _frame_sizes(tmp_path) == {'v1': (1440, 1080), '\xe4': (1920, 1080)}

@@ -5,12 +5,13 @@ import json
 import av
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lam_nb.annotations import load_faces
 from lam_nb.data_checks import alignment
 from lam_nb.faces import ClipFaces, fitted_boxes, store_path
-from lam_nb.preparation import PrepareSettings, Source, _rows_made_by, inputs_hash, prepare_faces
+from lam_nb.preparation import PrepareSettings, Source, _rows_made_by, _size_notes, inputs_hash, prepare_faces
 from lam_nb.preparation_report import Preparation, alignment_sections
 from lam_nb.videos import _frame_sizes, extract_frames, video_frames
 
@@ -129,3 +130,33 @@ def test_what_fits_the_boxes_is_part_of_what_made_the_store(sample):
     assert set(made_by('refuse')) == {'labels', 'max_gap'}      # the default adds nothing: its hash is that of earlier stores
     assert made_by('keep')['other_size'] == 'keep' and made_by('scale')['other_size'] == 'scale'
     assert len({inputs_hash(table, PrepareSettings(other_size=asked)) for asked in ('refuse', 'keep', 'scale')}) == 3
+
+
+def test_a_size_that_changes_inside_a_source_is_refused_or_scaled(sample, tmp_path):
+    table = load_faces(sample, 'train')[0]
+    uid = table.clip_uid[0]
+    table = table[table.clip_uid == uid].reset_index(drop=True)
+    for name in ('json', 'split'): (tmp_path / name).symlink_to(sample / name)
+    extract_frames(sample / 'videos' / f'{uid}.mp4', tmp_path / 'video_imgs' / uid)
+    images = sorted((tmp_path / 'video_imgs' / uid).iterdir())
+    for file in images[len(images) // 2:]:
+        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), (240, 180), interpolation=cv2.INTER_AREA))
+    inside = table.assign(x1=20., x2=60., y1=20., y2=60.)        # in both sizes
+    assert 'changes from 480 x 360 pixels to 240 x 180' in made(tmp_path, inside)['reason']
+    assert 'changes from' in made(tmp_path, inside, other_size='scale')['reason']
+    assert made(tmp_path, inside, other_size='keep')['status'] == 'made'
+    say_size(tmp_path, table, 'ego4d.json, by clip')
+    prepare_faces({'train': table}, sample, tmp_path / 'own', PrepareSettings(image_size=64, workers=1))
+    assert made(tmp_path, table, other_size='scale')['status'] == 'made'
+    own, store = (ClipFaces(store_path(tmp_path / name, uid)) for name in ('own', 'faces'))
+    assert np.mean([np.abs(own.crop(i).astype(int) - store.crop(i)).mean() for i in range(len(table))]) < 8
+
+
+def test_sizes_that_may_be_wrong_are_said(halved):
+    root, table, _ = halved
+    assert made(root, table, other_size='keep')['notes'] == ''
+    far = pd.concat([table.assign(x1=20., x2=60., y1=20., y2=60., track_id=f'{n}') for n in range(100 // len(table) + 1)])
+    assert 'all boxes lie within 60 x 60 of 240 x 180' in made(root, far)['notes']
+    assert made(root, far)['notes'] and 'video_540ss' in _size_notes(table, 720, 540)[0] and not _size_notes(table, 480, 360)
+    say_size(root, table, 'ego4d.json, by clip', 240, 180)
+    assert made(root, far)['notes'] == ''

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
 from lam_nb.data_checks import stored_clips
+from lam_nb.decisions import fitted_notes
 from lam_nb.inference import fast_copy, mean_logit, predict, sigmoid
 from lam_nb.scoring import (
     EvaluateSettings, ensemble_scores, fit_temperature, fitted_value, load_model, predict_split, smooth_scores)
@@ -407,3 +408,20 @@ def test_smoothing_is_the_median_of_the_frames_in_the_window():
     for window in (3, 15, 301):
         expected = [table.score[(table.frame - f).abs() <= window // 2].median() for f in table.frame]
         assert np.allclose(smooth_scores(table, window).score, expected)
+
+
+@pytest.mark.parametrize('name, values', [
+    ('best_threshold', ['-0.1', '1.5', '1e308', 'true', '"0.5"', 'null']), ('fitted_temperature', ['0.001', '101', '1e300']),
+    ('temperature', ['0', '-1', 'true', '"1"', '1e-300'])])
+def test_a_number_from_a_file_has_a_range(tmp_path, name, values):
+    for value in values:
+        (tmp_path / 'metrics.json').write_text(f'{{"{name}": {value}}}')
+        with pytest.raises(ValueError, match=f'no usable number {name}'): fitted_value(str(tmp_path / 'metrics.json'), name)
+
+
+@pytest.mark.parametrize('text', ['[]', '{"parameters": 3}', '{"parameters": {"data_dir": 7}}', '{'])
+def test_odd_settings_beside_a_threshold_stop_nothing(tmp_path, text):
+    (tmp_path / 'metrics.json').write_text('{"best_threshold": 0.4, "checkpoint": 3, "checkpoints": [[], null]}')
+    (tmp_path / 'settings.json').write_text(text)
+    given = EvaluateSettings(threshold=str(tmp_path / 'metrics.json')).model_dump()
+    assert all(isinstance(note, str) for note in fitted_notes(given))

@@ -20,8 +20,8 @@ import pytest
 from lam_nb.annotations import load_faces
 from lam_nb.faces import ClipFaces, challenge_faces, challenge_root, note_unavailable, store_path, unpack_crops
 from lam_nb.preparation import (
-    PrepareSettings, clip_origins, find_source, prepare_clip, prepare_faces, share_clips, write_for_others)
-from lam_nb.data_checks import alignment, write_official_files
+    PrepareSettings, clip_origins, find_source, prepare_clip, prepare_faces, share_clips, split_faces, write_for_others)
+from lam_nb.data_checks import _test_clips, alignment, write_official_files
 from lam_nb.videos import cut_clip, extract_frames, extract_wave, video_frames
 
 
@@ -729,3 +729,35 @@ def test_names_that_are_no_text_are_left_out(tmp_path):
     faces, skipped = challenge_faces(tmp_path / 'v')
     assert len(faces) == 1 and len(skipped) == 1
     json.dumps(skipped, ensure_ascii=False).encode()
+
+
+def test_an_archive_that_is_replaced_by_one_of_equal_size_is_unpacked(tmp_path):
+    archive = tmp_path / 'v2/social_test/a.zip'
+    for name in ('00001_a', '00002_b', '00002_b'):
+        zipped(archive, f'videos_challenge/v1/7/{name}.jpg')
+        os.utime(archive, (1e9, 1e9))
+        root, _ = unpack_crops(tmp_path)
+    assert crops_in(root) == ['v1/7/00001_a.jpg', 'v1/7/00002_b.jpg']
+    known = json.loads((root / '.archives.json').read_text())
+    (root / '.archives.json').write_text(json.dumps({'a.zip': archive.stat().st_size}))              # of an earlier version
+    assert not len(unpack_crops(tmp_path)[1]) and json.loads((root / '.archives.json').read_text()).keys() == known.keys()
+    os.utime(archive)
+    assert not len(unpack_crops(tmp_path)[1]) and isinstance(json.loads((root / '.archives.json').read_text())['a.zip'], list)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', 'null', '{"a.zip": [1]}', '{"a.zip": null}'])
+def test_a_damaged_list_of_archives_loses_no_crops(tmp_path, text):
+    zipped(tmp_path / 'v2/social_test/a.zip', 'videos_challenge/v1/7/00001_a.jpg')
+    root, _ = unpack_crops(tmp_path)
+    (root / '.archives.json').write_text(text)
+    assert crops_in(unpack_crops(tmp_path)[0]) == ['v1/7/00001_a.jpg']
+
+
+def test_a_folder_whose_name_is_no_id_costs_itself_only(tmp_path):
+    (tmp_path / 'videos_challenge/v1/7').mkdir(parents=True)
+    (tmp_path / 'videos_challenge/v1/7/00001_a.jpg').write_bytes(jpeg())
+    shutil.copytree(os.fsencode(tmp_path / 'videos_challenge/v1'), os.fsencode(tmp_path / 'videos_challenge') + b'/\xff')
+    faces, out = split_faces(tmp_path, 'test', PrepareSettings())
+    assert faces.clip_uid.tolist() == ['v1'] and 'is no id' in out.reason[0]
+    out.to_csv(tmp_path / 'out.csv')
+    assert _test_clips(tmp_path, tmp_path / 'faces') == ['v1']

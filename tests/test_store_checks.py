@@ -10,8 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from lam_nb.annotations import load_faces
+from lam_nb import inference
+from lam_nb.annotations import load_faces, split_clips
 from lam_nb.faces import SCHEMA, ClipFaces, encode_face, store_path, write_store
+from lam_nb.inference import predict
+from lam_nb.models import BaselineLSTM
 from lam_nb.preparation import PrepareSettings, _old_mark, find_source, inputs_hash, prepare_clip, split_faces
 
 
@@ -31,8 +34,8 @@ def small(tmp_path_factory):
                               y2=40., label=i // 3 % 2, interpolated=i % 2 == 0))
     one = [encode_face(rng.integers(0, 256, (16, 16, 3), np.uint8), 'jpeg', 30) for _ in range(9)]
     images = [([i], one[i % 9]) for i in range(n) if i % 7 != 3] + [([3], b'')]
-    write_store(tmp_path_factory.mktemp('small') / 'a.arrow', faces, images, dict(image_size=16, split='train'))
-    return next(tmp_path_factory.getbasetemp().glob('small0/a.arrow'))
+    write_store(file := tmp_path_factory.mktemp('small') / 'clip.arrow', faces, images, dict(image_size=16, split='train'))
+    return file
 
 
 @pytest.mark.parametrize('where', ['anywhere', 'the table and the checksums', 'metadata', 'the end'])
@@ -46,20 +49,20 @@ def test_every_flipped_bit_is_found_or_harmless(small, tmp_path, where):
     for _ in range(40):
         at, data = rng.randrange(start, stop), bytearray(good)
         data[at] ^= 1 << rng.randrange(8)
-        (tmp_path / 'b.arrow').write_bytes(data)
-        try: assert contents(tmp_path / 'b.arrow') == expected, f'bit {at}'
+        (tmp_path / 'clip.arrow').write_bytes(data)
+        try: assert contents(tmp_path / 'clip.arrow') == expected, f'bit {at}'
         except ValueError as e:
             found += 1
-            assert 'b.arrow is not a whole face store' in str(e) and 'run prepare.ipynb again' in str(e)
+            assert 'clip.arrow is not a whole face store' in str(e) and 'run prepare.ipynb again' in str(e)
     assert found >= 10
 
 
 def test_stores_of_earlier_versions_open(small, tmp_path):
     schema = SCHEMA.with_metadata({'lam_nb': json.dumps(dict(image_size=16))})
     batches = [pa.record_batch(b.columns, schema=schema) for b, _ in ClipFaces(small)._batches]
-    with pa.OSFile(str(tmp_path / 'old.arrow'), 'wb') as sink, pa.ipc.new_file(sink, batches[0].schema) as out:
+    with pa.OSFile(str(tmp_path / 'clip.arrow'), 'wb') as sink, pa.ipc.new_file(sink, batches[0].schema) as out:
         for batch in batches: out.write_batch(batch)
-    old, new = contents(tmp_path / 'old.arrow'), contents(small)
+    old, new = contents(tmp_path / 'clip.arrow'), contents(small)
     assert old[1] == {'image_size': 16} and (old[0], *old[2:]) == (new[0], *new[2:])
 
 
@@ -185,3 +188,36 @@ def test_a_store_with_flipped_rows_is_made_anew(clip, tmp_path):
     data[data.index(faces.track_id[0].encode())] ^= 1
     store.write_bytes(data)
     assert [status(tmp_path, faces)['status'] for _ in range(2)] == ['made', 'kept']
+
+
+def test_a_store_under_another_name_is_refused(small, tmp_path):
+    shutil.copy(small, tmp_path / 'other.arrow')
+    with pytest.raises(ValueError, match='other.arrow holds faces of clip clip: it was renamed or copied'):
+        ClipFaces(tmp_path / 'other.arrow').table
+
+
+def test_touched_sources_are_read_once_more_and_then_known(clip, tmp_path, monkeypatch):
+    faces, video = clip
+    status(tmp_path, faces)
+    store, before = store_path(tmp_path / 'faces', faces.clip_uid[0]), contents(store_path(tmp_path / 'faces', faces.clip_uid[0]))
+    os.chmod(video, 0o600)
+    assert status(tmp_path, faces)['status'] == 'kept'
+    after = contents(store)
+    assert after[1]['files_state'] != before[1]['files_state'] and {**after[1], 'files_state': before[1]['files_state']} == before[1]
+    assert after[0] == before[0] and after[2:] == before[2:]
+    monkeypatch.setattr('lam_nb.preparation._files_hash', lambda *_: pytest.fail('read again'))
+    assert status(tmp_path, faces)['status'] == 'kept'
+
+
+def test_a_store_that_is_replaced_while_it_is_scored_is_noticed(sample, tmp_path, monkeypatch):
+    shutil.copytree(sample / 'faces', tmp_path / 'faces')
+    clips = split_clips(sample, 'val')
+    real = inference.ClipPlan
+    def replaced(store, *args):
+        table = load_faces(sample, 'val')[0]
+        table = table[table.clip_uid == store.path.stem].reset_index(drop=True)
+        prepare_clip(sample, tmp_path / 'faces', 'val', table, PrepareSettings(image_size=64, quality=20))
+        return real(ClipFaces(store.path), *args)
+    predict(BaselineLSTM(), tmp_path / 'faces', clips, 9)
+    monkeypatch.setattr(inference, 'ClipPlan', replaced)
+    with pytest.raises(ValueError, match='was replaced while it was scored'): predict(BaselineLSTM(), tmp_path / 'faces', clips, 9)

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,37 @@ def test_other_data_is_not_resumed(sample, tmp_path):
     options = PrepareSettings(image_size=64, quality=70, workers=1)
     prepare_faces({name: split_faces(sample, name, options)[0] for name in ('train', 'val')}, sample, tmp_path / 'faces', options)
     with pytest.raises(ValueError, match='made of other faces'): train(s.model_copy(update={'faces_dir': str(tmp_path / 'faces')}))
+
+
+def val_anew(sample, faces, **options):
+    "Makes the stores of val anew."
+    options = PrepareSettings(image_size=64, workers=1, **options)
+    prepare_faces({'val': split_faces(sample, 'val', options)[0]}, sample, faces, options)
+
+
+def test_other_validation_faces_are_not_resumed(sample, tmp_path):
+    shutil.copytree(sample / 'faces', faces := tmp_path / 'faces')
+    s = settings(sample, tmp_path / 'run', epochs=1, faces_dir=str(faces))
+    train(s)
+    val_anew(sample, faces, frame_offset=0)
+    with pytest.raises(ValueError, match='frame_offset'): train(s)              # train and val were cut in two ways
+    train_faces = split_faces(sample, 'train', options := PrepareSettings(image_size=64, workers=1, labels='is_at_me'))[0]
+    val_anew(sample, faces, labels='is_at_me')
+    with pytest.raises(ValueError, match='different settings, labels'): train(s.model_copy(update=dict(out_dir=str(tmp_path / 'new'))))
+    assert not (tmp_path / 'new').exists()
+    prepare_faces({'train': train_faces}, sample, faces, options)
+    with pytest.raises(ValueError, match='training windows.* the validation rows, which were made of other faces'): train(s)
+
+
+def test_validation_faces_that_are_replaced_during_a_training_are_noticed(sample, tmp_path, monkeypatch):
+    shutil.copytree(sample / 'faces', faces := tmp_path / 'faces')
+    s, real = settings(sample, tmp_path / 'run', faces_dir=str(faces)), launching.finish_epoch
+    def finished_and_replaced(*args):
+        real(*args)
+        val_anew(sample, faces, frame_offset=0)
+    monkeypatch.setattr(launching, 'finish_epoch', finished_and_replaced)
+    with pytest.raises(ValueError, match='validation clips .* were replaced during the training'): train(s)
+    assert len(pd.read_csv(tmp_path / 'run/history.csv')) == 1
 
 
 @pytest.fixture(scope='module')
