@@ -222,7 +222,7 @@ def stores_hash(
 ) -> str: # 16 hexadecimal digits
     "Changes whenever stores hold other faces, images or labels, or are of other clips."
     images = lambda about: about.get('content') or [about.get('source_mark'), about.get('frame_offset')]
-    hashes = [[about['fingerprint'], images(about)] for about in (store.about for store in stores)]
+    hashes = [[about.get('fingerprint'), images(about)] for about in (store.about for store in stores)]
     return hashlib.sha256(json.dumps([*hashes, n_windows]).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #data-mark

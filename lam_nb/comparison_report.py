@@ -184,7 +184,8 @@ def metric_sections(
 def _store(run):
     "The face store that the first evaluation read."
     given = run.evaluations[0]['parameters']
-    return project_path(run.settings.faces_dir or given.get('faces_dir') or f'{given.get("data_dir")}/faces')
+    folder = run.settings.faces_dir or given.get('faces_dir') or f'{given.get("data_dir")}/faces'
+    return project_path(str(folder))
 
 def _spread(rows, n):
     "Up to n rows of different moments, most different scores first."

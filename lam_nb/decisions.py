@@ -167,8 +167,15 @@ def threshold_at(
 # %% ../nbs/29_decisions.ipynb #fitted-notes
 def _weights_of(about):
     "The checkpoints that a run's parameters or metrics name, as a set of absolute paths."
-    named = about.get('checkpoints') or [about.get('checkpoint')]
-    return {project_path(path).resolve() for path in named if isinstance(path, str)}
+    several = about.get('checkpoints')
+    named = several if isinstance(several, list) and several else [about.get('checkpoint')]
+    return {_resolved(path) for path in named if isinstance(path, str)}
+
+
+def _resolved(path):
+    "The absolute path of a file or folder without links; the text itself where it names none."
+    try: return project_path(str(path)).resolve()
+    except (ValueError, OSError): return path
 
 
 def _object(file):
@@ -198,7 +205,7 @@ def _notes_on(name, settings):
     "What a reader should know about one of the two: 'threshold' or 'temperature'."
     fitted, about = _fitted_run(project_path(settings[name]))
     folders = settings['data_dir'], about.get('data_dir', settings['data_dir'])
-    here, there = (project_path(str(folder)).resolve() for folder in folders)
+    here, there = map(_resolved, folders)
     notes = []
     if fitted.get('split') == settings['split'] and here == there:
         notes.append(f'the {name} was chosen on these very rows ({settings[name]} is of the same split): '

@@ -19,7 +19,7 @@ import pandas as pd
 
 from . import figures
 from .runs import data_folders, duration, project_path, write_json
-from .folders import check_folder, claim_folder, end_run, start_run
+from .folders import check_folder, claim_folder, end_run, list_files, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
@@ -49,7 +49,6 @@ class Evaluation(ReportedRun):
     kept_clips: int = 0                             # clips whose predictions an earlier run had left
     n_left_out: int = 0                             # listed clips without a face store
     n_outdated: int = 0                             # clips whose store an earlier preparation made
-    challenge: tuple = ()                           # of the test split: as `challenge_rows` gives it
     begin: float = field(default_factory=time.monotonic)    # when the run began, seconds
 
     @property
@@ -444,7 +443,7 @@ def predict_rows(
     unknown = (table.label < 0) & (run.settings.split != 'test')
     run.predictions = table[~unknown].reset_index(drop=True)
     check_predictions(run.predictions, labels=False)
-    if run.settings.split == 'test': run.challenge = challenge_rows(run.predictions, run.root, run.store)
+    if run.settings.split == 'test': challenge_rows(run.predictions, run.root, run.store)    # refused now
     start_run(run.out, run.settings, 'evaluate', _LEAVES)
     run.notes += _row_notes(run, table.attrs['clips'], unknown)
     for note in run.notes: print(note)
@@ -465,8 +464,9 @@ def _row_notes(run, n_clips, unknown):
 # %% ../nbs/33_evaluation_report.ipynb #save-predictions
 def _submit(run):
     "Writes submission.json; adds the labels of the crops where they are known."
-    crops, against, run.predictions = run.challenge
+    crops, against, run.predictions = challenge_rows(run.predictions, run.root, run.store)
     run.notes.append(f'the submission holds the {len(crops):,} crops once each, compared with {against}')
+    list_files(run.out, 'submission.json')
     write_submission(run.predictions, run.out / 'submission.json', crops)
 
 def save_predictions(
@@ -498,6 +498,7 @@ def save_tables(
 ) -> list: # of the files written; empty without labels
     "Writes the results as CSV, Markdown and LaTeX, slices.csv and error_runs.csv."
     if not run.labelled: return []
+    list_files(run.out, *RESULTS, 'slices.csv', 'error_runs.csv')                # when cells are run once more
     write_results(results_table({_run_title(run): run.intervals}), run.out / 'results', threshold=run.threshold)
     slices_csv(run.slices).to_csv(run.out / 'slices.csv', index=False)
     run.error_runs.to_csv(run.out / 'error_runs.csv', index=False)

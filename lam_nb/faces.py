@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACE_PIXELS', 'BATCH_ROWS', 'SCHEMA', 'SOCIAL_TEST', 'MEMBER_BYTES', 'crop_face', 'fitted_boxes', 'encode_face',
-           'decode_face', 'write_store', 'store_path', 'ClipFaces', 'refresh_store', 'note_unavailable',
-           'challenge_faces', 'challenge_root', 'unpack_crops']
+           'decode_face', 'write_store', 'store_path', 'ClipFaces', 'note_unavailable', 'challenge_faces',
+           'challenge_root', 'unpack_crops']
 
 # %% ../nbs/16_faces.ipynb #imports
 import hashlib, json, re, tempfile, zlib
@@ -166,11 +166,6 @@ def _record_batch(rows, images, schema):
         arrays.append(pa.array(values, field.type, from_pandas=True))
     return pa.record_batch([*arrays, pa.array(images, pa.large_binary())], schema=schema)
 
-def _with_about(about):
-    "The schema of a store with its metadata."
-    text = json.dumps(about)
-    return SCHEMA.with_metadata({'lam_nb': text, 'sum': f'{zlib.crc32(text.encode()):08x}'})
-
 def write_store(
     path: str | Path, # the .arrow file to write
     faces: pd.DataFrame, # a faces table of one clip
@@ -181,7 +176,8 @@ def write_store(
     columns = faces.assign(unique_id=faces.get('unique_id', ''))
     with atomic_path(path) as part, tempfile.TemporaryFile(dir=Path(path).parent) as scratch:
         start, length, content = _to_scratch(images, scratch, len(faces))
-        schema = _with_about(about | dict(content=content, rows=len(faces)))
+        text = json.dumps(about | dict(content=content, rows=len(faces)))
+        schema = SCHEMA.with_metadata({'lam_nb': text, 'sum': f'{zlib.crc32(text.encode()):08x}'})
         with pa.OSFile(str(part), 'wb') as sink, pa.ipc.new_file(sink, schema) as out:
             for i in range(0, len(faces), BATCH_ROWS):
                 these = slice(i, i + BATCH_ROWS)
@@ -298,17 +294,20 @@ class ClipFaces:
         try: return decode_face(self.image(row), size or self.about['image_size'])
         except ValueError as e: raise ValueError(f'{self.path}, row {row}: {e}') from None
 
-# %% ../nbs/16_faces.ipynb #refresh-store
-def refresh_store(
-    path: str | Path, # a whole store
-    known: dict, # what its metadata hold from now on, beside the rest
-):
-    "Writes a store anew with the same rows and images; only what is known of its source changes."
-    opened = _open_store(Path(path))
-    with atomic_path(path) as part, pa.OSFile(str(part), 'wb') as sink:
-        with pa.ipc.new_file(sink, _with_about(_about(opened) | known)) as out:
-            for i in range(opened.num_record_batches):
-                out.write_batch(*opened.get_batch_with_custom_metadata(i))
+# %% ../nbs/16_faces.ipynb #touched
+def _touched(store): return store.path.parent / 'touched' / f'{store.path.stem}.json'
+
+def _note_touched(store, known):
+    "Notes the state of a source that was touched, but is the same; where that fails, it is read again."
+    try: write_json(_touched(store), [known['files_state'], known['files_hash']])
+    except OSError: pass
+
+def _known_hash(store, about, state):
+    "The hash of a source that nobody has touched since; None if it must be read."
+    if about.get('files_state') == state: return about['files_hash']
+    try: noted, content = json.loads(_touched(store).read_text())
+    except (OSError, ValueError, TypeError): return None
+    return content if noted == state else None
 
 # %% ../nbs/16_faces.ipynb #note-unavailable
 def _text(file):
@@ -427,6 +426,11 @@ def _archive_marks(archives, known):
         marks[name] = [state, old[-1] if same else _files_hash((file,), state)]
     return marks
 
+def _note_archives(listing, known):
+    "Writes the list of archives; where nobody may write, they are read again next time."
+    try: write_json(listing, known)
+    except OSError: pass
+
 def _is_known(name, file, mark, known):
     "Whether an archive was unpacked before; versions before 0.3 knew its size only."
     old = known.get(name)
@@ -452,15 +456,15 @@ def unpack_crops(
     root, data = challenge_root(data_dir), Path(data_dir)
     archives, listing = _archives(data), root / '.archives.json'
     known = _known_archives(listing)
-    marks = _archive_marks(archives, known)
-    new = {name: f for name, f in archives.items() if not _is_known(name, f, marks[name], known)}
-    if not new:
-        if marks and known | marks != known: write_json(listing, known | marks)     # touched, or of an old list
-        return root, _left_out_table([])
     if not known and _crops_root(root):
         reason = f'not unpacked, as {root.relative_to(data)} was there before'
         advice = 'if it is not whole, remove it and prepare again'
-        return root, _left_out_table([dict(reason=f'{name}: {reason}: {advice}') for name in new])
+        return root, _left_out_table([dict(reason=f'{name}: {reason}: {advice}') for name in archives])
+    marks = _archive_marks(archives, known)
+    new = {name: f for name, f in archives.items() if not _is_known(name, f, marks[name], known)}
+    if not new:
+        if known | marks != known: _note_archives(listing, known | marks)           # touched, or of an old list
+        return root, _left_out_table([])
     left_out = _unpack_all(new, root, listing, known | marks)
     reason = 'no crop (.../<video_id>/<track_id>/<file>.jpg), too large, or a second one of that name, in '
     return root, _left_out_table([dict(reason=reason + name, count=count) for name, count in left_out if count])

@@ -14,6 +14,7 @@ from .runs import Settings, project_path, provenance, write_json
 
 # %% ../nbs/02_folders.ipynb #lock
 _TOUCH, _GONE = 20, 120                  # seconds between signs of life; without one for so long: gone
+_WRONG = 24 * 3600                       # seconds: clocks of machines are never so far apart
 _claims = {}                             # file of this process -> open and locked, and its group
 _TOKEN = os.urandom(4).hex()             # containers may share the name of the machine and process ids
 
@@ -65,7 +66,7 @@ def _user(file, now):
     user = unknown | (about if isinstance(about, dict) else {})
     if free is False: return user
     if user['host'] == platform.node() and (free or not _has_process(user['pid'])): return None
-    return user if abs(silent) < _GONE and not _is_earlier_start(user) else None
+    return user if -_WRONG < silent < _GONE and not _is_earlier_start(user) else None
 
 def _users(folder, mine, group):
     "Who else uses a folder, but for members of a group; what killed processes have left is removed."
@@ -180,7 +181,7 @@ def _unlisted(out, leaves):
     return (kind, [*leaves, *figures]) if kind and is_ours else (None, [])
 
 # %% ../nbs/02_folders.ipynb #check-folder
-_FOLDERS = 'figures', 'checkpoints', 'parts', 'tensorboard'           # of runs, in their folders
+_FOLDERS = dict(train=('figures', 'checkpoints', 'tensorboard'), evaluate=('figures', 'parts'))    # of a run
 
 def _check_place(place):
     "ValueError if something is there that is no folder."
@@ -193,8 +194,10 @@ def check_folder(
     kind: str, # of run: prepare, train, evaluate or compare
     leaves: list[str], # names of the files that such a run leaves, beside figures
 ):
-    "ValueError if a folder holds another kind of run, files that no such run has left, or is a file itself."
-    for place in [*reversed(out.parents), out, *(out / name for name in _FOLDERS)]: _check_place(place)
+    "ValueError if a folder holds another kind of run, or files that no such run has left, or is a file."
+    for place in [*reversed(out.parents), out]: _check_place(place)
+    for home in sorted({(out / name).parent for name in leaves}):                 # with seeds there are several
+        for name in ('', *_FOLDERS.get(kind, ['figures'])): _check_place(home / name)
     found, own = _listed(out, leaves)
     if found not in (None, kind):
         raise ValueError(f'{out} holds a run of {found}.ipynb, and this is one of {kind}.ipynb, which would '
@@ -250,8 +253,9 @@ def end_run(
     out: Path, # the run's folder
 ):
     "Ends the list of a run's files with those that are there, and lets other processes have the folder."
+    others = [f for f in out.glob('.in-use-*.json') if f != _claim_file(out) and not f.is_dir()]
+    if (out / _LISTING).exists() and not others:                                   # else they go on with it
+        kind, files = _listed(out, [])
+        there = [name for name in files if (out / name).exists()]
+        if there != files: write_json(out / _LISTING, dict(kind=kind, files=there))
     release_folder(out)
-    if not (out / _LISTING).exists() or any(out.glob('.in-use-*.json')): return         # others go on with it
-    kind, files = _listed(out, [])
-    there = [name for name in files if (out / name).exists()]
-    if there != files: write_json(out / _LISTING, dict(kind=kind, files=there))

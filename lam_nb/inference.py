@@ -226,7 +226,8 @@ def _logits_hash(model, stride, size, precision, flip):
 def _kept(part, about):
     "The table of a clip from an earlier run; None if there is none, or it was made from another store."
     if not part.exists(): return None
-    table = read_table(part)
+    try: table = read_table(part)
+    except ValueError: return None                                        # damaged: it is computed again
     return table if table.attrs.get('store') == about else None
 
 # %% ../nbs/23_inference.ipynb #survey

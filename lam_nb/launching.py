@@ -24,7 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .runs import (
     Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
 from .processes import Stopped, gather_values, launch, rank_and_size
-from .folders import _begin_list, _check_unused, check_folder, claim_folder, release_folder, start_run
+from .folders import (
+    _begin_list, _check_unused, check_folder, claim_folder, end_run, release_folder, start_run)
 from .devices import choose_device, keep_memory, set_arithmetic
 from .data_checks import stored_clips, warn_of_shared
 from .faces import ClipFaces, store_path
@@ -331,9 +332,9 @@ def start_training(
     settings: TrainSettings, # checked parameters
 ) -> Path: # the run's folder, absolute
     "Makes the run's folder with settings.json and params.yaml; a refusal touches nothing."
-    out, leaves, begun = project_path(settings.out_dir), _leaves(settings), _refuse_training(settings)
-    group = _group(settings)
+    out, leaves, group = project_path(settings.out_dir), _leaves(settings), _group(settings)
     check_folder(out, 'train', leaves)
+    begun = _refuse_training(settings)
     claim_folder(out, 'train.ipynb', group)
     going_on = {Path(s.out_dir) for s in begun}
     for folder in {out, *out.glob('seed-[0-9]*')} - going_on: set_aside(folder)
@@ -360,9 +361,20 @@ def train_seeds(
     if settings.seeds: _summarise(runs, project_path(settings.out_dir))
     return runs
 
+def _stores_mark(settings):
+    "A hash of the face stores of train and val."
+    data_dir, faces_dir = data_folders(settings)
+    with redirect_stdout(StringIO()):
+        clips = [uid for split in ('train', 'val') for uid in stored_clips(data_dir, faces_dir, split)]
+    return stores_hash([ClipFaces(store_path(faces_dir, uid)) for uid in clips])
+
 def _train_each(several, quiet):
     "Trains with each of several parameter sets, one after the other, in the same processes."
-    for parameters in several: train_process(parameters, quiet)
+    marks = set()
+    for parameters in several:
+        marks.add(_stores_mark(TrainSettings(**parameters)))
+        if len(marks) > 1: raise ValueError('face stores were replaced between the seeds: begin anew')
+        train_process(parameters, quiet)
     if dist.is_initialized(): dist.barrier()                             # the last metrics.json is written
 
 def _summarise(runs, out):
@@ -386,7 +398,7 @@ def train(
     one = settings.model_copy(update={'seeds': None})
     out = start_training(one)
     try: train_seeds(one)
-    finally: release_folder(out)
+    finally: end_run(out)
     return json.loads((out / 'metrics.json').read_text())
 
 # %% ../nbs/27_launching.ipynb #main
@@ -401,6 +413,8 @@ def main(
     except (ValueError, FileNotFoundError) as e: sys.exit(str(e))
     try: runs = train_seeds(settings)
     except Stopped as e: sys.exit(str(e))
+    finally:
+        if is_first: end_run(out)
     if is_first: _print_result(runs, out)
 
 def _print_result(runs, out):
@@ -449,8 +463,10 @@ class _SlurmTraining:
         port = 20_000 + zlib.crc32(str(job.job_id).encode()) % 10_000          # two jobs may share a machine
         meeting = dict(num_nodes=job.num_nodes, rdzv_endpoint=f'{job.hostnames[0]}:{port}')
         settings = TrainSettings(**parameters | (meeting if job.num_nodes > 1 else {}))
-        if job.global_rank == 0: start_training(settings)
-        return train_seeds(settings).to_dict('records')
+        out = start_training(settings) if job.global_rank == 0 else None
+        runs = train_seeds(settings)
+        if out: end_run(out)
+        return runs.to_dict('records')
 
     def checkpoint(self, parameters):
         import submitit

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from .runs import atomic_path
 
@@ -87,6 +88,7 @@ def _table_sum(table):
     total = zlib.crc32(repr([*table.columns]).encode())
     for name in table:
         values = table[name].to_numpy()
+        if values.dtype.kind == 'f': values = np.where(np.isnan(values), np.nan, values)    # of many NaN one
         if values.dtype.kind in 'biuf': data = np.ascontiguousarray(values)
         else: data = '\0'.join(map(str, values)).encode('utf-8', 'backslashreplace')
         total = zlib.crc32(data, total)
@@ -99,7 +101,8 @@ def write_table(
 ) -> Path:
     "Write a table with its checksum."
     copy = table.reset_index(drop=True)
-    copy.attrs = table.attrs | dict(sum=_table_sum(copy))
+    as_read = pa.Table.from_pandas(copy).to_pandas()                    # with the types that Parquet gives back
+    copy.attrs = table.attrs | dict(sum=_table_sum(as_read))
     with atomic_path(path) as temporary: copy.to_parquet(temporary)
     return Path(path)
 
@@ -109,7 +112,8 @@ def read_table(
 ) -> pd.DataFrame:
     "Read a table; ValueError if it is damaged, by its checksum where it has one."
     try: table = pd.read_parquet(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+    except FileNotFoundError: raise
+    except Exception as error:                                             # a damaged file raises anything
         raise ValueError(f'{path} is damaged or no Parquet file ({str(error)[:80]}): make it again') from None
     known = table.attrs.pop('sum', None)
     if known in (None, _table_sum(table)): return table

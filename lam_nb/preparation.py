@@ -26,8 +26,8 @@ from .videos import (
     VIDEO_ENDINGS, _file_bytes, _frame_sizes, _video_fault, cut_clip, decode_image, extract_frames,
     extract_wave, find_videos, folder_frames, frame_files, video_frames)
 from .faces import (
-    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _size_notes, _test_faces,
-    challenge_root, crop_face, encode_face, note_unavailable, refresh_store, store_path, write_store)
+    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _known_hash, _note_touched, _size_notes, _test_faces,
+    challenge_root, crop_face, encode_face, note_unavailable, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def find_source(
     there = [s for s in sources if s.path.exists() or s.path.is_symlink()]
     for s in there:                                              # one alone is opened later
         alone = there[1:] == [] and (s.path.is_file() or s.path.is_dir())
-        fault = '' if s.kind == 'crops' or alone else _video_fault(s.path)
+        fault = '' if alone or s.kind == 'crops' and s.path.is_dir() else _video_fault(s.path)
         note = f'{s.kind} in {s.path.parent.name} used, as {"; ".join(faults)}' if faults else ''
         if not fault: return replace(s, passed=note)
         faults.append(fault)
@@ -215,11 +215,11 @@ def _source_files(source):
     if source.kind == 'frames': return tuple(f for f in frame_files(source.path).values() if f.is_file())
     return tuple(f for track in visible_files(source.path) for f in visible_files(track) if f.is_file())
 
-def _source_hash(source, about):
+def _source_hash(source, store, about):
     "What a store's metadata say of its source; `about`: what they say now (untouched files are not read)."
     files = _source_files(source)
-    state, old = _files_state(files), about.get('files_state')
-    content = about['files_hash'] if state == old else _files_hash(files, state)
+    state = _files_state(files)
+    content = _known_hash(store, about, state) or _files_hash(files, state)
     names = [f.name for f in files[1:]] and [str(f.relative_to(source.path)) for f in files]
     place = [source.kind, source.offset, source.start, source.zero, names, content]
     mark = hashlib.sha256(repr(place).encode()).hexdigest()
@@ -286,7 +286,7 @@ def _make_store(data_dir, faces_dir, split, faces, settings, origin):
     "Writes the store of one clip unless it is current; status, counts, source, notes."
     store, inputs = ClipFaces(store_path(faces_dir, faces.clip_uid.iloc[0])), inputs_hash(faces, settings)
     source, notes = _find(data_dir, split, settings, origin, store, inputs)
-    of_source = source and _source_hash(source, _about_of(store))
+    of_source = source and _source_hash(source, store, _about_of(store))
     current = _is_current(store, inputs, of_source and of_source['source_mark'], settings)
     if not current and source and _is_current(store, inputs, _old_mark(source), settings):
         current = 'files_hash' not in store.about
@@ -297,8 +297,7 @@ def _make_store(data_dir, faces_dir, split, faces, settings, origin):
                      **settings.model_dump(include=STORED), **_rows_made_by(faces, settings))
         write_store(store.path, faces, clip_images(source, faces, settings, about), about)
     elif source and store.about.get('files_state') not in (None, of_source['files_state']):
-        refresh_store(store.path, of_source)                     # touched: not read again next time
-        store.__dict__ = {'path': store.path}
+        _note_touched(store, of_source)
     if 'file' in faces: notes += _crop_note(faces.file[store.missing])
     if (size := store.about.get('shown_size')) and not faces.attrs.get('frame_size'):
         notes += _size_notes(faces, *size)

@@ -148,7 +148,8 @@ def project_path(
     "The absolute path that a parameter means."
     cwd = Path.cwd()
     base = cwd.parent if cwd.name == 'nbs' and (cwd.parent / 'settings.ini').exists() else cwd
-    return (base / Path(path).expanduser()).absolute()
+    try: return (base / Path(path).expanduser()).absolute()
+    except RuntimeError: raise ValueError(f'{path}: no user has this home folder; give the path') from None
 
 # %% ../nbs/00_runs.ipynb #data-folders
 def data_folders(

@@ -29,6 +29,7 @@ from .data_checks import stored_clips
 from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
 from .models import MODELS, _take_weights, make_model, model_class, model_name, read_checkpoint
 from .inference import mean_logit, predict, sigmoid, survey_stores
+from .batches import stores_hash
 
 # %% ../nbs/28_scoring.ipynb #smooth
 def smooth_scores(
@@ -187,7 +188,11 @@ def predict_process(
     faces_dir = Path(s.faces_dir or Path(s.data_dir) / 'faces')
     temperature = fitted_value(s.temperature, 'fitted_temperature')
     clips = stored_clips(s.data_dir, faces_dir, s.split)
+    stores = lambda: [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
+    before = stores_hash(stores())
     members = [_predict_member(s, path, faces_dir, clips) for path in s.checkpoints or [s.checkpoint]]
+    if len(members) > 1 and stores_hash(stores()) != before:
+        raise ValueError(f'face stores in {faces_dir} were replaced between members of the ensemble: run again')
     if members[0] is None: return None
     if not len(members[0]):
         raise ValueError(f'the {len(clips)} {s.split} clips in {faces_dir} hold no face: nothing to evaluate')

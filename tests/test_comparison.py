@@ -322,9 +322,12 @@ def test_crops_or_labels_that_changed_are_refused_before_anything_is_replaced(sa
     for name in ('videos_challenge', 'faces'): shutil.copytree(sample / name, root / name)
     save_checkpoint(root / 'fresh.pt', BaselineLSTM(), image_size=32)
     given = EvaluateSettings(data_dir=str(root), checkpoint=str(root / 'fresh.pt'), split='test', out_dir=str(tmp_path / 'test'))
+    out = evaluate_here(tmp_path / 'test', **given.model_dump(include={'data_dir', 'checkpoint', 'split'}))
+    before, run = {f: f.read_bytes() for f in out.rglob('*') if f.is_file()}, start_evaluation(given)
     change(sorted((root / 'videos_challenge').glob('*/*/*.jpg')))
     with pytest.raises((ValueError, FileNotFoundError), match=message): start_evaluation(given)
-    assert not (tmp_path / 'test').exists()
+    with pytest.raises((ValueError, FileNotFoundError), match=message): predict_rows(run)       # it changed meanwhile
+    assert {f: f.read_bytes() for f in out.rglob('*') if f.is_file() and not f.name.startswith('.in-use')} == before
 
 
 def test_an_older_store_of_a_clip_that_failed_is_said(one_class, tmp_path):

@@ -2,6 +2,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from test_training import settings as train_settings
 from lam_nb.comparison import CompareSettings
 from lam_nb.comparison_report import start_comparison
 from lam_nb.evaluation_report import predict_rows, save_predictions, start_evaluation
-from lam_nb.folders import claim_folder, release_folder, start_run
+from lam_nb.folders import claim_folder, end_run, release_folder, start_run
 from lam_nb.launching import start_training, train
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.preparation import PrepareSettings
@@ -238,7 +239,8 @@ def test_a_new_training_begins_without_the_old_ones_files(sample, tmp_path):
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text('of the first run')
     listing = json.loads((out / '.files.json').read_text())
-    write_json(out / '.files.json', listing | dict(files=[*listing['files'], 'figures/training_curves.png']))
+    with pytest.raises(ValueError, match='holds report.html, which no run'): start_training(s.model_copy(update=dict(resume=False)))
+    write_json(out / '.files.json', listing | dict(files=[*listing['files'], 'report.html', 'figures/training_curves.png']))
     start_training(s.model_copy(update=dict(lr=.5, resume=False)))
     left = {name for name in content(out) if not name.startswith('.')}
     assert left == {'settings.json', 'params.yaml', 'checkpoints/previous.pt', 'checkpoints/previous-best.pt'}
@@ -332,3 +334,35 @@ def test_two_processes_of_one_name_and_number_are_told_apart(tmp_path, monkeypat
     told = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PID': str(os.getpid()), 'FOLDER': str(tmp_path)},
                           capture_output=True, text=True)
     assert 'in use by the first' in told.stderr and list(tmp_path.glob('.in-use-*')) == [first]
+
+
+@pytest.mark.parametrize('place', ['checkpoints', 'seed-1', 'seed-1/checkpoints', 'figures'])
+def test_a_link_that_leads_nowhere_is_refused_before_anything_is_removed(sample, tmp_path, place):
+    out = tmp_path / 'train'
+    s = train_settings(sample, out, epochs=1, seeds=[0, 1] if 'seed' in place else None)
+    start_training(s)
+    release_folder(out)
+    for name in ('metrics.json', 'seed-1/history.csv', 'report.html'):
+        if name.startswith('seed-1') and place == 'seed-1': continue
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text('old')
+    if (out / place).exists(): shutil.rmtree(out / place)
+    (out / place).parent.mkdir(exist_ok=True)
+    (out / place).symlink_to('/unmounted/scratch')
+    before = content(out)
+    with pytest.raises(ValueError, match=f'{place} is a link to /unmounted/scratch, which is not there'): start_training(s)
+    assert {k: v for k, v in content(out).items() if not k.startswith('.in-use')} == before
+
+
+def test_the_end_of_a_run_waits_for_others_in_its_folder(tmp_path):
+    write_json(tmp_path / '.files.json', dict(kind='train', files=['a.csv', 'b.csv']))
+    (tmp_path / 'a.csv').touch()
+    claim_folder(tmp_path, 'a run')
+    other = tmp_path / '.in-use-gpu7-1.json'
+    other.write_text(json.dumps(dict(host='gpu7', pid=1)))
+    end_run(tmp_path)
+    assert json.loads((tmp_path / '.files.json').read_text())['files'] == ['a.csv', 'b.csv']
+    other.unlink()
+    other.mkdir()                                                # of this name, but nobody's mark
+    end_run(tmp_path)
+    assert json.loads((tmp_path / '.files.json').read_text())['files'] == ['a.csv'] and not list(tmp_path.glob('.in-use-*-*-*'))

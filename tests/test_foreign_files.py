@@ -18,7 +18,7 @@ from PIL import Image
 
 from lam_nb.annotations import load_faces
 from lam_nb.faces import ClipFaces, challenge_root, decode_face, store_path, unpack_crops
-from lam_nb.preparation import PrepareSettings, find_source, prepare_clip, split_faces
+from lam_nb.preparation import PrepareSettings, find_source, prepare_clip, prepare_faces, split_faces
 from lam_nb.preparation_report import Preparation, make_faces, read_faces
 from lam_nb.videos import _frame_sizes, decode_image, extract_frames, folder_frames, frame_files, video_frames
 
@@ -344,7 +344,8 @@ def test_playlists_open_no_other_file(one, tmp_path, name, text):
     with pytest.raises(ValueError, match=f'{name} cannot be decoded'): list(video_frames(tmp_path / name, [0]))
 
 
-@pytest.mark.parametrize('place_of', ['videos/clip.mp4', 'v2/clips/clip.mp4', 'video_imgs/clip/img_00002.jpg', 'video_imgs/clip'])
+@pytest.mark.parametrize('place_of', ['videos/clip.mp4', 'v2/clips/clip.mp4', 'video_imgs/clip/img_00002.jpg', 'video_imgs/clip',
+                                      'videos_challenge/clip'])
 def test_a_pipe_in_the_place_of_data_is_no_data(one, tmp_path, place_of):
     faces, video = one
     (tmp_path / place_of).parent.mkdir(parents=True)
@@ -367,6 +368,9 @@ def test_odd_files_of_sizes_stop_nothing(one, tmp_path, text):
     (tmp_path / 'ego4d.json').write_text(text)
     (tmp_path / 'v2/full_scale').mkdir(parents=True)
     (tmp_path / 'v2/full_scale/manifest.csv').write_bytes(b'\0' * 7 + text.encode('utf-16'))
+    for name in ('json', 'split'): (tmp_path / name).symlink_to(video.parents[1] / name)
+    made, = prepare_faces({'train': faces}, tmp_path, tmp_path / 'faces', PrepareSettings(image_size=32, workers=1)).to_dict('records')
+    assert made['status'] == 'made' and not made['missing'], made['reason']
     assert isinstance(_frame_sizes(tmp_path), dict)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from lam_nb import scoring
 from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
 from lam_nb.data_checks import stored_clips
 from lam_nb.decisions import fitted_notes
@@ -54,9 +55,9 @@ def faces_of(root, split, faces_dir, **options):
     return prepare_faces({split: faces}, root, faces_dir, options).clip_uid.tolist()
 
 
-def toy_stores(faces_dir, sizes, image_size=32, tracks=2, about=None):
+def toy_stores(faces_dir, sizes, image_size=32, tracks=2, about=None, seed=0):
     "Stores of random faces: clip-0, clip-1, ... with these numbers of rows."
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for number, n in enumerate(sizes):
         uid, part = f'clip-{number}', -(-n // tracks)
         track = np.repeat(np.arange(tracks), part)[:n]
@@ -148,12 +149,12 @@ def test_processes_give_the_rows_of_one(tmp_path):
 KILLED = '''
 import sys, time
 from lam_nb import inference, scoring
-real = inference._keep
+real = inference.write_table
 def slowly(*args):
     real(*args)
     print('kept', flush=True)
     time.sleep(.2)
-inference._keep = slowly
+inference.write_table = slowly
 scoring.predict_split(scoring.EvaluateSettings.model_validate_json(sys.argv[1]))
 '''
 
@@ -185,7 +186,21 @@ def test_kept_clips_are_used_only_where_they_fit(tmp_path):
     toy_stores(tmp_path / 'faces', [11])                               # clip-0 is prepared again, with other rows
     assert kept() == 1 and kept() == 2
     for part in (tmp_path / 'run/parts').glob('*/clip-1.parquet'): part.write_bytes(b'damaged')
-    with pytest.raises(ValueError, match='clip-1.parquet is damaged'): kept()
+    assert kept() == 1 and kept() == 2                                 # a damaged part is computed again
+
+
+def test_stores_that_are_replaced_between_the_members_of_an_ensemble_are_noticed(tmp_path, monkeypatch):
+    settings = toy_split(tmp_path, [12, 9]).model_copy(update=dict(resume=False))
+    save_checkpoint(tmp_path / 'b.pt', lively_model(7), image_size=32)
+    real = scoring._predict_member
+    def replaced(*args):
+        table = real(*args)
+        toy_stores(tmp_path / 'faces', [12, 9], seed=5)
+        return table
+    both = settings.model_copy(update=dict(checkpoints=[str(tmp_path / n) for n in ('a.pt', 'b.pt')]))
+    predict_split(both)
+    monkeypatch.setattr(scoring, '_predict_member', replaced)
+    with pytest.raises(ValueError, match='were replaced between members'): predict_split(both)
 
 
 # Memory and files

@@ -731,7 +731,7 @@ def test_names_that_are_no_text_are_left_out(tmp_path):
     json.dumps(skipped, ensure_ascii=False).encode()
 
 
-def test_an_archive_that_is_replaced_by_one_of_equal_size_is_unpacked(tmp_path):
+def test_an_archive_that_is_replaced_by_one_of_equal_size_is_unpacked(tmp_path, monkeypatch):
     archive = tmp_path / 'v2/social_test/a.zip'
     for name in ('00001_a', '00002_b', '00002_b'):
         zipped(archive, f'videos_challenge/v1/7/{name}.jpg')
@@ -742,6 +742,9 @@ def test_an_archive_that_is_replaced_by_one_of_equal_size_is_unpacked(tmp_path):
     (root / '.archives.json').write_text(json.dumps({'a.zip': archive.stat().st_size}))              # of an earlier version
     assert not len(unpack_crops(tmp_path)[1]) and json.loads((root / '.archives.json').read_text()).keys() == known.keys()
     os.utime(archive)
+    monkeypatch.setattr('lam_nb.faces.write_json', lambda *_: (_ for _ in ()).throw(PermissionError('read only')))
+    assert not len(unpack_crops(tmp_path)[1])                    # shared data that nobody may write to
+    monkeypatch.undo()
     assert not len(unpack_crops(tmp_path)[1]) and isinstance(json.loads((root / '.archives.json').read_text())['a.zip'], list)
 
 
