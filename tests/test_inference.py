@@ -1,5 +1,4 @@
 "Each face once against window by window; runs that are killed; memory and open files; options; input that does not fit."
-import os
 import signal
 import subprocess
 import sys
