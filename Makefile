@@ -69,11 +69,12 @@ demo: env  ## sample data -> face store -> trained model -> reports for val and 
 	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
 
 test: export MPLBACKEND = Agg
+test: export OMP_NUM_THREADS = 1           # two processes at a time: threads of their own would stand in each other's way
 test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
-	  OMP_NUM_THREADS=1 $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	  $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
 	$(BIN)/python scripts/chapters.py
