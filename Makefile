@@ -69,7 +69,8 @@ demo: env  ## sample data -> face store -> trained model -> reports for val and 
 	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
 
 test: export MPLBACKEND = Agg
-test: export OMP_NUM_THREADS = 1           # two processes at a time: threads of their own would stand in each other's way
+# two processes at a time: threads of their own would stand in each other's way
+test: export OMP_NUM_THREADS = 1
 test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
