@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from .decisions import _named_checkpoints, _part
 from .evaluation import compare_by_clip
 from .predictions import (
     check_predictions, check_same_rows, labels_and_scores, read_table, row_keys)
@@ -39,12 +40,6 @@ def _read_history(file):
     if {'epoch', 'train_loss', 'mAP'} <= {*table.columns}: return table
     raise ValueError(f'{file} is no history of a training: expected epoch, train_loss, mAP ..., got '
                      f'{[*table.columns][:9]}')
-
-
-def _part(about, name):
-    "The object under a name of an object; an empty one if there is none, or something else."
-    found = about.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _check_folder(folder):
@@ -177,10 +172,7 @@ def disagreements(
 def _training_settings(run):
     "Parameters of the trainings behind an evaluation's checkpoints; a list where they differ."
     if run['predictions'] is None: return {}
-    given = run['parameters']
-    weights = given['checkpoints'] if isinstance(given.get('checkpoints'), list) else []
-    weights = weights or [given.get('checkpoint')]
-    files = [project_path(c).parent.parent / 'settings.json' for c in weights if isinstance(c, str) and c]
+    files = [project_path(c).parent.parent / 'settings.json' for c in _named_checkpoints(run['parameters'])]
     trainings = [_part(_read_json(f), 'parameters') for f in files if f.is_file()]
     values = {name: [t.get(name) for t in trainings] for name in dict.fromkeys(k for t in trainings for k in t)}
     return {f'training: {name}': v[0] if all(x == v[0] for x in v) else v for name, v in values.items()}

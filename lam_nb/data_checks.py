@@ -47,7 +47,11 @@ def left_out_clips(
     split: str, # 'train', 'val' or 'test'
 ) -> dict[str, str]: # clip uid -> why prepare.ipynb could not make its store; '' if it did not try
     "The clips of a split that have no face store."
-    known, clips = note_unavailable(faces_dir, {}), _listed_clips(data_dir, faces_dir, split)
+    return _left_out(faces_dir, _listed_clips(data_dir, faces_dir, split))
+
+def _left_out(faces_dir, clips):
+    "Those of some clips that have no face store, and why."
+    known = note_unavailable(faces_dir, {})
     return {uid: known.get(uid, '') for uid in clips if not store_path(faces_dir, uid).exists()}
 
 # %% ../nbs/18_data_checks.ipynb #left-out-note
@@ -67,8 +71,12 @@ def outdated_clips(
     split: str, # 'train', 'val' or 'test'
 ) -> dict[str, str]: # clip uid -> why the last preparation failed
     "The clips of a split whose store is of an earlier preparation, as the last one failed."
-    known, clips = note_unavailable(faces_dir, {}), {*_listed_clips(data_dir, faces_dir, split)}
-    return {uid: why for uid, why in known.items() if uid in clips and store_path(faces_dir, uid).exists()}
+    return _outdated(faces_dir, _listed_clips(data_dir, faces_dir, split))
+
+def _outdated(faces_dir, clips):
+    "Those of some clips whose last preparation failed, and why, that have a store all the same."
+    known = note_unavailable(faces_dir, {})
+    return {uid: known[uid] for uid in clips if uid in known and store_path(faces_dir, uid).exists()}
 
 def _outdated_note(clips):
     "A sentence about these clips."
@@ -109,7 +117,8 @@ def stored_clips(
     split: str, # 'train', 'val' or 'test'
 ) -> list[str]: # clip uids
     "The clips of a split that have a face store; FileNotFoundError if one lacks it for no known reason."
-    clips, out = _listed_clips(data_dir, faces_dir, split), left_out_clips(data_dir, faces_dir, split)
+    clips = _listed_clips(data_dir, faces_dir, split)
+    out = _left_out(faces_dir, clips)
     advice = f'run prepare.ipynb with splits=["{split}"]'
     if not clips: raise ValueError(f'there is no {split} clip in {data_dir}; {advice} and read its report')
     unseen = [uid for uid, why in out.items() if not why]
@@ -119,7 +128,7 @@ def stored_clips(
         raise FileNotFoundError(f'{count} {split} clips have no face store in {faces_dir}{first}; {advice}')
     if rank_and_size()[0] == 0:
         if out: print(left_out_note(out, len(clips)))
-        if outdated := outdated_clips(data_dir, faces_dir, split): print(_outdated_note(outdated))
+        if outdated := _outdated(faces_dir, clips): print(_outdated_note(outdated))
     if split == 'val': warn_of_shared(data_dir, dict(val=clips))
     return [uid for uid in clips if uid not in out]
 

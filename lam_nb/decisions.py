@@ -164,12 +164,18 @@ def threshold_at(
     logit = (np.log(lower) - np.log1p(-lower)) * found_at / temperature
     return float(np.nextafter(np.exp(-np.logaddexp(0, 1e-9 - logit)), 0))
 
-# %% ../nbs/29_decisions.ipynb #fitted-notes
-def _weights_of(about):
-    "The checkpoints that a run's parameters or metrics name, as a set of absolute paths."
+# %% ../nbs/29_decisions.ipynb #fitted-run
+def _named_checkpoints(about):
+    "The checkpoints that a run's parameters or metrics name."
     several = about.get('checkpoints')
     named = several if isinstance(several, list) and several else [about.get('checkpoint')]
-    return {_resolved(path) for path in named if isinstance(path, str)}
+    return [path for path in named if isinstance(path, str) and path]
+
+
+def _part(about, name):
+    "The object under a name of an object; an empty one if there is none, or something else."
+    found = about.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _resolved(path):
@@ -187,11 +193,9 @@ def _object(file):
 
 def _fitted_run(path):
     "Metrics and parameters of the run that a `metrics.json` belongs to."
-    fitted, settings = _object(path), _object(path.with_name('settings.json'))
-    about = settings.get('parameters')
-    return fitted, about if isinstance(about, dict) else {}
+    return _object(path), _part(_object(path.with_name('settings.json')), 'parameters')
 
-
+# %% ../nbs/29_decisions.ipynb #fitted-notes
 def _differing_options(name, fitted, settings):
     "Sentences about the options with which the scores were made, where they differ."
     options = ('flip', 'ensemble') if name == 'temperature' else ('flip', 'ensemble', 'smoothing')
@@ -210,7 +214,8 @@ def _notes_on(name, settings):
     if fitted.get('split') == settings['split'] and here == there:
         notes.append(f'the {name} was chosen on these very rows ({settings[name]} is of the same split): '
                      'numbers that depend on it are too optimistic')
-    if _weights_of(fitted) != _weights_of(settings):
+    fitted_for, used = ({_resolved(path) for path in _named_checkpoints(run)} for run in (fitted, settings))
+    if fitted_for != used:
         notes.append(f'the {name} was chosen for other weights ({settings[name]} names them): it may not fit')
     return notes + _differing_options(name, fitted, settings)
 

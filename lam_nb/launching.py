@@ -372,7 +372,7 @@ def _train_each(several, quiet):
     "Trains with each of several parameter sets, one after the other, in the same processes."
     marks = set()
     for parameters in several:
-        marks.add(_stores_mark(TrainSettings(**parameters)))
+        if len(several) > 1: marks.add(_stores_mark(TrainSettings(**parameters)))
         if len(marks) > 1: raise ValueError('face stores were replaced between the seeds: begin anew')
         train_process(parameters, quiet)
     if dist.is_initialized(): dist.barrier()                             # the last metrics.json is written
