@@ -14,7 +14,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND IN_TEST
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test prepare-commit lab lock clean distclean
+.PHONY: help env demo test test-gpu prepare-commit lab lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -71,11 +71,20 @@ demo: env  ## sample data -> face store -> trained model -> reports for val and 
 test: export MPLBACKEND = Agg
 # two processes at a time: threads of their own would stand in each other's way
 test: export OMP_NUM_THREADS = 1
+# repeatable on every machine; what needs a GPU has a target of its own
+test: export CUDA_VISIBLE_DEVICES =
 test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
 	  $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-gpu: export MPLBACKEND = Agg
+test-gpu: export LAM_NB_TEST_GPU = 1
+test-gpu: env  ## what needs a CUDA GPU: the library notebooks and tests/test_gpu.py on it
+	$(BIN)/python -c 'from lam_nb.devices import usable_gpus; print(usable_gpus("cuda"), "GPUs")'
+	$(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 1
+	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 
 prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
 	$(BIN)/python scripts/chapters.py

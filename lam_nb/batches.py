@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['window_loss', 'class_weights', 'epoch_order', 'epoch_batches', 'step_weights', 'random_flip', 'jitter_boxes',
            'jitter_colours', 'random_blur', 'augment', 'TrainingData', 'window_names', 'stores_hash', 'data_hash',
-           'WindowData']
+           'WindowData', 'more_workers', 'check_finite']
 
 # %% ../nbs/25_batches.ipynb #imports
 import hashlib, json, math
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from .devices import autocast
+from .devices import autocast, worker_count
 from .faces import ClipFaces
 from .windows import FaceWindows, window_batches
 from .models import normalise
@@ -28,7 +28,7 @@ def window_loss(
     images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device
     label: torch.Tensor, # (B,) int64, 0 or 1
     weights: torch.Tensor, # (2,) of not looking and looking, on the device
-    precision: str, # 'auto', 'fp32' or 'bf16'
+    precision: str, # as for `chosen_precision`
     label_smoothing: float = 0., # fraction of each label that is split evenly over both classes
 ) -> torch.Tensor: # a scalar
     "Class-weighted cross-entropy of a batch."
@@ -253,7 +253,8 @@ class WindowData:
         return epoch_batches(order, s.batch_size, rank, size)
 
     def load(self, batches):
-        return window_batches(self.windows, batches, self.settings.num_workers, self.device)
+        workers = worker_count(self.settings.num_workers, self.device)
+        return window_batches(self.windows, batches, workers, self.device)
 
     def loss(self, model, batch, key):
         s = self.settings
@@ -268,3 +269,34 @@ class WindowData:
         return [f'{r.clip_uid} {r.track_id} frame {r.frame}' for r in table.itertuples()]
 
     def hash(self): return data_hash(self.windows)
+
+# %% ../nbs/25_batches.ipynb #waiting
+def more_workers(
+    workers: int, # loader processes of a training process
+    waited: float, # fraction of an epoch in which no batch was ready
+    cores: int, # of a training process
+) -> str: # '' while no more than 10 %
+    "What to do when a training waits for its data."
+    if waited <= .1: return ''
+    head = f'in {waited:.0%} of the epoch no batch was ready, with {workers} loader processes per process: '
+    wanted = math.ceil(max(workers, 1) / (1 - min(waited, .99)))
+    if wanted < cores: return head + f'give num_workers = {wanted}'
+    return head + (f'about {wanted} would be needed, and a process has {cores} cores here: give the job '
+                   'more cores, or store smaller faces (image_size of prepare.ipynb)')
+
+# %% ../nbs/25_batches.ipynb #check-finite
+def check_finite(
+    losses: list[float], # of some batches that follow each other
+    epoch: int, # from 0
+    first: int, # number of the first of them, from 0
+    batches: list[np.ndarray], # items of all batches of the epoch
+    data: TrainingData, # names the items
+):
+    "FloatingPointError with the batch and its items if a loss is not finite."
+    bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+    if bad is None: return
+    listed = '\n'.join(f'  {name}' for name in data.names(batches[first + bad]))
+    raise FloatingPointError(
+        f'the loss became {losses[bad]} in epoch {epoch + 1}, batch {first + bad + 1} '
+        f'(looked at: {first + 1} to {first + len(losses)}). Try a lower lr, a longer warmup, clip_norm, '
+        f'or precision="fp32"; the last checkpoint is older. Items of the batch:\n{listed}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MIN_CLIPS', 'bootstrap_by_clip', 'INTERVAL_TEXT', 'precision_recall_points', 'average_precision', 'tie_range',
            'binary_metrics', 'lam_metrics', 'image_metrics', 'jackknife_interval', 'intervals_by_clip',
-           'compare_by_clip', 'metrics_by']
+           'compare_by_clip', 'score_loss', 'best_epochs', 'out_of_patience', 'metrics_by']
 
 # %% ../nbs/24_evaluation.ipynb #imports
 import numpy as np
@@ -228,6 +228,34 @@ def compare_by_clip(
     one, two = _metrics_without_each(a, threshold), _metrics_without_each(b, threshold)
     values = {k: np.nan if None in (first[k], second[k]) else second[k] - first[k] for k in one}
     return _interval_table(values, {k: two[k] - one[k] for k in one}, _bearing_clips(a), False)
+
+# %% ../nbs/24_evaluation.ipynb #score-loss
+def score_loss(
+    predictions: pd.DataFrame, # a predictions table with labels
+    weights: list[float], # of not looking and looking
+) -> float: # nats
+    "Class-weighted cross-entropy of scores, as the training loss but over all rows."
+    label, score = predictions.label.to_numpy(), predictions.score.clip(1e-7, 1 - 1e-7).to_numpy()
+    w = np.where(label == 1, weights[1], weights[0])
+    return float((-w * np.log(np.where(label == 1, score, 1 - score))).sum() / w.sum())
+
+# %% ../nbs/24_evaluation.ipynb #best-epochs
+def best_epochs(
+    history: list[dict], # with epoch and mAP (None: not validated)
+    k: int, # how many
+) -> list[int]: # numbers of epochs, the best first; of equal ones the earlier
+    "The epochs with the best mAP."
+    validated = [h for h in history if h['mAP'] is not None]
+    return [h['epoch'] for h in sorted(validated, key=lambda h: -h['mAP'])[:k]]
+
+# %% ../nbs/24_evaluation.ipynb #hopeless
+def out_of_patience(
+    history: list[dict], # with epoch and mAP (None: not validated)
+    patience: int, # validations to wait for a better mAP; 0: never stop
+) -> bool:
+    "Whether the last `patience` validations brought nothing better than before."
+    scores = [h['mAP'] for h in history if h['mAP'] is not None]
+    return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
 # %% ../nbs/24_evaluation.ipynb #metrics-by
 _COUNTS = ['n_rows', 'n_positive', 'n_clips']

@@ -20,6 +20,7 @@ import pandas as pd
 from . import figures
 from .runs import data_folders, duration, project_path, write_json
 from .folders import check_folder, claim_folder, end_run, list_files, start_run
+from .devices import run_line, usable_gpus
 from .reports import ReportedRun, setting_sections, write_report
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
@@ -427,6 +428,7 @@ def start_evaluation(
     if settings.split == 'val': run.notes += warn_of_shared(run.root)
     check_folder(run.out, 'evaluate', _LEAVES)
     check_evaluation(settings)
+    print(run_line(settings.num_processes, usable_gpus(settings.device), settings.precision), flush=True)
     claim_folder(run.out, 'evaluate.ipynb')
     figures.set_style()
     return run

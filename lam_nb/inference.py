@@ -7,7 +7,7 @@ __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'ClipPlan', 'face_features', 'sigmoid', 
            'predict_clips', 'survey_stores', 'predict']
 
 # %% ../nbs/23_inference.ipynb #imports
-import copy, hashlib, inspect, json, os, threading
+import copy, hashlib, inspect, json, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .runs import Progress, moved_names
-from .processes import rank_and_size, split_work
-from .devices import _takes_bf16, autocast
+from .processes import core_count, rank_and_size, split_work
+from .devices import autocast, chosen_precision, half_type, no_trials, out_of_memory
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
 from .predictions import read_table, write_table
@@ -61,7 +61,7 @@ class ClipPlan:
 def face_features(
     model, # has `features`, `mean`, `std`
     images: torch.Tensor, # (N, size, size, 3) uint8 on the model's device
-    precision: str, # 'auto', 'fp32' or 'bf16'
+    precision: str, # as for `chosen_precision`
     flip: bool, # also of the mirrored faces
 ) -> torch.Tensor: # (N, 1, D) float32, or (N, 2, D) with flip
     "Features of faces, and of their mirror images."
@@ -112,13 +112,13 @@ def _fold_norms(backbone):
 
 def fast_copy(
     model: nn.Module, # on its device
-    precision: str, # 'auto', 'fp32' or 'bf16'
+    precision: str, # as for `chosen_precision`
 ) -> nn.Module: # in eval mode; use it inside `autocast(precision, device)`
-    "A copy that computes the same faster: norms folded, weights channels-last and, where wanted, in bfloat16."
-    fast, bf16 = copy.deepcopy(model).eval(), _takes_bf16(precision, next(model.parameters()).device)
+    "A copy that computes the same faster: norms folded, weights channels-last and, if wanted, in 16 bits."
+    fast, half = copy.deepcopy(model).eval(), half_type(precision, next(model.parameters()).device)
     for part in [p for p in fast.modules() if isinstance(p, FaceBackbone)]:
         _fold_norms(part)
-        if bf16: part.bfloat16()
+        if half: part.to(half)
     return fast.to(memory_format=torch.channels_last)
 
 # %% ../nbs/23_inference.ipynb #threads
@@ -149,8 +149,13 @@ def _row_features(model, store, rows, size, precision, flip):
     images = torch.from_numpy(np.stack([store.crop(row, size) for row in rows]))
     device = next(model.parameters()).device
     if device.type == 'cpu': return face_features(model, images, precision, flip)
-    with _ONE_AT_A_TIME:
-        return face_features(model, images.pin_memory().to(device, non_blocking=True), precision, flip)
+    try:
+        with _ONE_AT_A_TIME:
+            return face_features(model, images.pin_memory().to(device, non_blocking=True), precision, flip)
+    except RuntimeError as e:
+        if not out_of_memory(e): raise
+        raise MemoryError(f'{len(images)} faces do not fit into the memory of {device}: '
+                          'give a smaller batch_size') from e
 
 def _in_batches(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 
@@ -190,16 +195,15 @@ def predict_clips(
     size: int = 0, # side of the faces, pixels; 0: as stored
     batch_size: int = 256, # faces at a time on a GPU; a CPU's thread takes fewer, those that fit its cache
     num_workers: int = 0, # threads that read faces for a GPU; 0: one per core. On the CPU: torch's threads
-    precision: str = 'fp32', # 'auto', 'fp32' or 'bf16'
+    precision: str = 'fp32', # as for `chosen_precision`
     flip: bool = False, # average with the mirrored faces
     progress: Progress | None = None, # counts rows
 ):
     "Yields the predictions table of each clip."
     fast, on_cpu = fast_copy(model, precision), next(model.parameters()).device.type == 'cpu'
-    cores = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
-    threads = torch.get_num_threads() if on_cpu else num_workers or cores
+    threads = torch.get_num_threads() if on_cpu else num_workers or core_count()
     options, waiting = (batch_size, size, precision, flip), deque()
-    with _threads(threads) as pool:
+    with _threads(threads) as pool, no_trials():      # a clip's last batch has a size of its own
         for plan in plans:
             waiting.append((plan, *_submit(pool, fast, plan, *options)))
             if len(waiting) > 1: yield _finish(*waiting.popleft(), progress)
@@ -214,8 +218,8 @@ def _own_source(model):
 
 def _logits_hash(model, stride, size, precision, flip):
     "16 hexadecimal digits that change with whatever the logits depend on, but for the faces."
-    bf16 = _takes_bf16(precision, next(model.parameters()).device)
-    used = [2, model_name(model), stride, size, bf16, flip, *_own_source(model)]
+    computed = chosen_precision(precision, next(model.parameters()).device)
+    used = [3, model_name(model), stride, size, computed, flip, *_own_source(model)]
     digest = hashlib.sha256(json.dumps(used).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())

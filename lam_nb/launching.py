@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['train_windows', 'check_validation', 'changed_settings', 'check_resume', 'set_aside', 'resume_run', 'status_writer',
            'finish_run', 'train_process', 'seed_settings', 'start_training', 'train_seeds', 'over_seeds', 'train',
-           'main', 'submit_slurm']
+           'main']
 
 # %% ../nbs/27_launching.ipynb #imports
-import json, os, re, sys, time, zlib
+import json, os, re, sys, time, warnings
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import chain, count
@@ -23,19 +23,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .runs import (
     Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
-from .processes import Stopped, gather_values, launch, rank_and_size
+from .processes import (
+    PATIENCE, Stopped, core_count, first_machine, gather_values, launch, process_count, rank_and_size)
 from .folders import (
     _begin_list, _check_unused, check_folder, claim_folder, end_run, release_folder, start_run)
-from .devices import choose_device, keep_memory, set_arithmetic
+from .devices import (
+    choose_device, chosen_precision, keep_memory, run_line, set_arithmetic, usable_gpus, worker_count)
 from .data_checks import stored_clips, warn_of_shared
 from .faces import ClipFaces, store_path
 from .windows import FaceWindows, check_stores
 from .models import read_checkpoint
-from .evaluation import _METRICS
-from .batches import WindowData, class_weights, data_hash, stores_hash
+from .evaluation import _METRICS, out_of_patience
+from .batches import WindowData, class_weights, data_hash, more_workers, stores_hash
 from .training import (
     Run, TrainSettings, _POSITION, _event_writer, _load_first_weights, _versions, finish_epoch, model_for,
-    new_run, out_of_patience, train_epoch, validate)
+    new_run, train_epoch, validate)
 
 # %% ../nbs/27_launching.ipynb #train-windows
 def train_windows(
@@ -64,7 +66,8 @@ def check_validation(
 
 # %% ../nbs/27_launching.ipynb #changed-settings
 _FREE = ('data_dir faces_dir out_dir checkpoint checkpoint_match num_workers num_processes num_nodes '
-         'rdzv_endpoint save_every resume keep_best patience val_every tensorboard seeds').split()
+         'rdzv_endpoint save_every save_minutes device resume keep_best patience val_every tensorboard '
+         'seeds').split()
 
 def changed_settings(
     now: dict, # settings of the run that shall continue
@@ -152,6 +155,7 @@ def _restore(run, saved):
     try:
         run.model.load_state_dict(saved.get('raw', saved['state_dict']))
         run.optimizer.load_state_dict(saved['optimizer'])
+        if run.scaler and 'scaler' in saved: run.scaler.load_state_dict(saved['scaler'])    # or another card
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
         raise ValueError(f'last.pt in {run.out}/checkpoints does not fit this model and optimizer '
                          f'({str(e)[:200]}): move it away to start anew') from e
@@ -160,15 +164,19 @@ def _restore(run, saved):
 def _differences(run, saved, n_windows):
     "What makes the rest no longer bit-identical; another number of processes moves `run`."
     size, old, found = rank_and_size()[1], saved['processes'], []
+    if run.epoch >= run.settings.epochs:                                      # done: only the report is wanted
+        run.processes = old
+        return found
     if size != old:
         _change_processes(run, old, size, n_windows)
         found.append(f'{size} process{"es" * (size > 1)} instead of {old}')
     before = saved.get('versions', {})
-    return found + [f'{k} is {v}, was {before[k]}' for k, v in _versions().items() if before.get(k, v) != v]
+    return found + [f'{k} is {v}, was {before[k]}' for k, v in _versions(run).items() if before.get(k, v) != v]
 
 def _tell(run, differences):
     "On rank 0, where the run continues, and whether it is still the same training."
     if rank_and_size()[0]: return
+    if run.epoch >= run.settings.epochs: return print(f'all {run.epoch} epochs were done before', flush=True)
     print(f'resumed in epoch {run.epoch + 1} after {run.step:,} batches', flush=True)
     if differences:
         why = '; '.join(differences)
@@ -212,7 +220,7 @@ def finish_run(
                          'less, or more epochs')
     best = max(run.validated, key=lambda h: h['mAP'])
     metrics = dict(best, epochs=run.epoch, n_train_windows=n_windows, seconds=seconds,
-                   best_checkpoint=str(run.out / 'checkpoints' / 'best.pt'), processes=rank_and_size()[1],
+                   best_checkpoint=str(run.out / 'checkpoints' / 'best.pt'), processes=run.processes,
                    device=str(next(run.model.parameters()).device.type))
     write_json(run.out / 'metrics.json', metrics)
     return metrics
@@ -221,9 +229,10 @@ def finish_run(
 def train_process(
     parameters: dict, # of `TrainSettings`; JSON values, as they travel to spawned processes
     quiet: bool = False, # a notebook shows the progress
-) -> dict | None: # on rank 0 what metrics.json holds
+) -> dict: # what metrics.json holds
     "Trains in this process, together with those of its process group."
-    s, device = TrainSettings(**parameters), choose_device()
+    s = TrainSettings(**parameters)
+    device = choose_device(s.device)
     if s.tensorboard: _event_writer()                                     # a missing extra is noticed now
     _set_algorithms(s)
     data, val_clips, val_data, begin = *_load_data(s, device), time.monotonic()
@@ -231,12 +240,14 @@ def train_process(
     try:
         run = _start_or_resume(s, data, val_data, device)
         model, faces_dir = _distributed(run, device), data_folders(s)[1]
-        with _run_progress(run, len(data), quiet) as progress:
+        with run.writer, _run_progress(run, len(data), quiet) as progress:
             while run.epoch < s.epochs and not out_of_patience(run.history, s.patience):
                 train_epoch(run, model, data, progress)
                 metrics = validate(run, faces_dir, val_clips, data.weights) if run.validates else None
                 finish_epoch(run, metrics, len(data))
-        return finish_run(run, len(data), time.monotonic() - begin) if rank_and_size()[0] == 0 else None
+                _tell_waiting(run, device)
+        metrics = finish_run(run, len(data), time.monotonic() - begin) if rank_and_size()[0] == 0 else None
+        return gather_values(metrics, run.group)[0]
     finally: release_folder(project_path(s.out_dir) / 'checkpoints')
 
 # %% ../nbs/27_launching.ipynb #set-algorithms
@@ -262,7 +273,8 @@ def _start_or_resume(settings, data, val_data, device):
     "The run, at its beginning or where last.pt left it."
     run = new_run(settings, device, pretrained=not _resumes(settings))
     run.size, run.data, run.val_data = data.windows.size, data.hash(), val_data
-    run.group = dist.new_group(backend='gloo') if rank_and_size()[1] > 1 else None
+    several = rank_and_size()[1] > 1
+    run.group = dist.new_group(backend='gloo', timeout=PATIENCE) if several else None
     resume_run(run, len(data))
     if settings.compile: run.model.compile()
     return run
@@ -278,6 +290,36 @@ def _run_progress(run, n, quiet):
     done = min(run.epoch * n + run.step * s.batch_size * size, s.epochs * n)
     show, say = rank == 0 and run.epoch < s.epochs, status_writer(run, n, quiet)
     return Progress(s.epochs * n, 'training', 'windows', done=done, show=show, say=say)
+
+def _tell_waiting(run, device):
+    "Says it on rank 0, once, after an epoch that was long enough to tell."
+    waits = lambda row: row['seconds'] >= 30 and row['data_wait'] > .1
+    if rank_and_size()[0] or not waits(run.history[-1]) or any(map(waits, run.history[:-1])): return
+    workers = worker_count(run.settings.num_workers, device)
+    print(more_workers(workers, run.history[-1]['data_wait'], core_count()), flush=True)
+
+# %% ../nbs/27_launching.ipynb #train-each
+def _stores_mark(settings):
+    "A hash of the face stores of train and val."
+    data_dir, faces_dir = data_folders(settings)
+    with redirect_stdout(StringIO()):
+        clips = [uid for split in ('train', 'val') for uid in stored_clips(data_dir, faces_dir, split)]
+    return stores_hash([ClipFaces(store_path(faces_dir, uid)) for uid in clips])
+
+def _train_each(several, quiet):
+    "Trains with each of several parameter sets, one after the other; the metrics of each, in all processes."
+    marks, results = set(), []
+    for parameters in several:
+        if len(several) > 1: marks.add(_stores_mark(TrainSettings(**parameters)))
+        if len(marks) > 1: raise ValueError('face stores were replaced between the seeds: begin anew')
+        results.append(train_process(parameters, quiet))
+    return results
+
+def _summarise(runs, out):
+    "metrics.json of several seeds: that of the best one, and mean and standard deviation over all."
+    best, over = runs.loc[runs.mAP.idxmax()].to_dict(), over_seeds(runs)
+    over = over.astype(object).where(over.notna(), None)                 # one seed has no standard deviation
+    write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=over.to_dict('index')))
 
 # %% ../nbs/27_launching.ipynb #each-seed
 def seed_settings(
@@ -307,6 +349,7 @@ def _group(settings):
 
 def _refuse_training(settings):
     "Raises for all that can be known before anything is changed; which of the seeds' runs will be resumed."
+    _check_machine(settings)
     model, each = model_for(settings), seed_settings(settings)
     with redirect_stdout(StringIO()):                                   # the training prints it
         clips = {split: stored_clips(*data_folders(settings), split) for split in ('train', 'val')}
@@ -321,6 +364,27 @@ def _refuse_training(settings):
     for s in each: _check_checkpoints(Path(s.out_dir) / 'checkpoints', s.resume, _group(s))
     return begun
 
+def _here(settings):
+    "Processes on this machine, and the GPUs that they use; ValueError where the device is not there."
+    gpus = usable_gpus(settings.device)
+    return int(os.environ.get('LOCAL_WORLD_SIZE') or process_count(settings.num_processes, gpus)), gpus
+
+def _check_machine(settings):
+    "ValueError if this machine cannot train so; a warning for more processes than cores."
+    n, gpus = _here(settings)
+    device = torch.device('cuda' if gpus else 'cpu')
+    chosen_precision(settings.precision, device)
+    if _in_kernel() and not first_machine(settings.num_nodes, settings.rdzv_endpoint):
+        raise ValueError(f'notebook and report belong to the machine that rdzv_endpoint = '
+                         f'{settings.rdzv_endpoint} names; on this one run the training without a notebook: '
+                         'python -m lam_nb.training RECIPE.yaml name=value ..., see nbs/slurm')
+    workers = worker_count(settings.num_workers, device)
+    cores = core_count() * int(os.environ.get('LOCAL_WORLD_SIZE') or 1)
+    if settings.num_workers != 'auto' and workers > 1 and n * (workers + 1) > cores:
+        warnings.warn(f'{n} process{"es" * (n > 1)} with {workers} loader processes each, on {cores} cores: '
+                      'num_workers = auto takes what there is')
+
+# %% ../nbs/27_launching.ipynb #start-training-2
 def _check_checkpoints(folder, resume, group):
     "Refuses the checkpoints of a training that still runs, or that lacks what it would go on from."
     _check_unused(folder, 'a training', group)
@@ -331,10 +395,15 @@ def _check_checkpoints(folder, resume, group):
 def start_training(
     settings: TrainSettings, # checked parameters
 ) -> Path: # the run's folder, absolute
-    "Makes the run's folder with settings.json and params.yaml; a refusal touches nothing."
+    "On the first machine makes the run's folder with its settings; a refusal touches nothing."
     out, leaves, group = project_path(settings.out_dir), _leaves(settings), _group(settings)
     check_folder(out, 'train', leaves)
     begun = _refuse_training(settings)
+    machines = int(os.environ.get('GROUP_WORLD_SIZE') or settings.num_nodes)
+    print(run_line(*_here(settings), settings.precision, machines), flush=True)
+    if not first_machine(settings.num_nodes, settings.rdzv_endpoint):
+        _check_unused(out, 'train.ipynb', group)
+        return out
     claim_folder(out, 'train.ipynb', group)
     going_on = {Path(s.out_dir) for s in begun}
     for folder in {out, *out.glob('seed-[0-9]*')} - going_on: set_aside(folder)
@@ -353,35 +422,27 @@ def train_seeds(
     folders = [Path(s.out_dir) for s in each]
     from lam_nb.live import live_display                       # figures, which the other processes do not need
     with live_display(folders):
-        launch(_train_each, [s.model_dump() for s in each], _in_kernel(), apart=True,
-               num_nodes=settings.num_nodes, num_processes=settings.num_processes,
-               rdzv_endpoint=settings.rdzv_endpoint)
-    metrics = [json.loads((f / 'metrics.json').read_text()) for f in folders]
+        metrics = launch(_train_each, [s.model_dump() for s in each], _in_kernel(), apart=True,
+                         gpus=usable_gpus(settings.device), num_processes=settings.num_processes,
+                         num_nodes=settings.num_nodes, rdzv_endpoint=settings.rdzv_endpoint)
     runs = pd.DataFrame([dict(seed=s.seed, **m) for s, m in zip(each, metrics)])
+    if not _is_first(settings): return runs
+    for folder, values in zip(folders, metrics): _await(folder / 'metrics.json', values)
     if settings.seeds: _summarise(runs, project_path(settings.out_dir))
     return runs
 
-def _stores_mark(settings):
-    "A hash of the face stores of train and val."
-    data_dir, faces_dir = data_folders(settings)
-    with redirect_stdout(StringIO()):
-        clips = [uid for split in ('train', 'val') for uid in stored_clips(data_dir, faces_dir, split)]
-    return stores_hash([ClipFaces(store_path(faces_dir, uid)) for uid in clips])
+def _is_first(settings):
+    "Whether this process is the one that writes settings and summaries: one of all machines."
+    return os.environ.get('RANK', '0') == '0' and first_machine(settings.num_nodes, settings.rdzv_endpoint)
 
-def _train_each(several, quiet):
-    "Trains with each of several parameter sets, one after the other, in the same processes."
-    marks = set()
-    for parameters in several:
-        if len(several) > 1: marks.add(_stores_mark(TrainSettings(**parameters)))
-        if len(marks) > 1: raise ValueError('face stores were replaced between the seeds: begin anew')
-        train_process(parameters, quiet)
-    if dist.is_initialized(): dist.barrier()                             # the last metrics.json is written
-
-def _summarise(runs, out):
-    "metrics.json of several seeds: that of the best one, and mean and standard deviation over all."
-    best, over = runs.loc[runs.mAP.idxmax()].to_dict(), over_seeds(runs)
-    over = over.astype(object).where(over.notna(), None)                 # one seed has no standard deviation
-    write_json(out / 'metrics.json', best | dict(seeds=runs.seed.tolist(), over_seeds=over.to_dict('index')))
+def _await(file, values, seconds=120):
+    "Until a shared folder shows what another machine has written there."
+    end = time.monotonic() + seconds
+    while not file.exists() or json.loads(file.read_text()) != values:
+        time.sleep(1)
+        if time.monotonic() > end:
+            raise RuntimeError(f'{file} does not show after {seconds} s what this training has written: '
+                               'out_dir must be one folder that all machines share')
 
 # %% ../nbs/27_launching.ipynb #spread
 def over_seeds(
@@ -408,14 +469,14 @@ def main(
     "Trains with the parameters of a YAML file: python -m lam_nb.training [params.yaml] [name=value ...]"
     settings = _given_settings(sys.argv[1:] if arguments is None else arguments)
     if settings is None: return
-    is_first = int(os.environ.get('RANK', 0)) == 0                         # torchrun sets it
-    try: out = start_training(settings) if is_first else None
+    one_of_many = os.environ.get('RANK', '0') != '0'                         # torchrun sets it
+    try: out = None if one_of_many else start_training(settings)
     except (ValueError, FileNotFoundError) as e: sys.exit(str(e))
     try: runs = train_seeds(settings)
     except Stopped as e: sys.exit(str(e))
     finally:
-        if is_first: end_run(out)
-    if is_first: _print_result(runs, out)
+        if _is_first(settings): end_run(out)
+    if _is_first(settings): _print_result(runs, out)
 
 def _print_result(runs, out):
     "The best epoch of each run, and how to get the report."
@@ -437,37 +498,3 @@ def _help():
     "All parameters with their defaults, as YAML."
     defaults = yaml.safe_dump(TrainSettings().model_dump(mode='json'), sort_keys=False, default_flow_style=None)
     return f'The parameters of train.ipynb, explained in lam_nb/training.py, with their defaults:\n\n{defaults}'
-
-# %% ../nbs/27_launching.ipynb #slurm
-def submit_slurm(
-    settings: TrainSettings, # num_nodes and rdzv_endpoint are filled in
-    folder: str = 'outputs/slurm', # of the job's logs; shared by all machines
-    nodes: int = 1, # machines
-    hours: float = 24., # time limit per start
-    cluster: str | None = None, # None: Slurm; local: here, in a process of its own; debug: here and now
-    **options, # of submitit: gpus_per_node, cpus_per_task, mem_gb, slurm_partition, slurm_account ...
-): # submitit's job: .result() waits, .cancel() ends it, .stdout() shows its log
-    "Submits a training as a job that is queued again until it is done."
-    try: import submitit
-    except ImportError: raise ImportError('submit_slurm needs submitit: pip install "lam_nb[slurm]"') from None
-    executor = submitit.AutoExecutor(project_path(folder), cluster=cluster or 'slurm')
-    minutes = max(1, round(hours * 60))
-    executor.update_parameters(name='lam_nb', nodes=nodes, tasks_per_node=1, timeout_min=minutes, **options)
-    return executor.submit(_SlurmTraining(), _absolute(settings).model_dump())
-
-class _SlurmTraining:
-    "What a job runs; submitit asks `checkpoint` what to queue when its time is over."
-    def __call__(self, parameters):
-        import submitit
-        job = submitit.JobEnvironment()
-        port = 20_000 + zlib.crc32(str(job.job_id).encode()) % 10_000          # two jobs may share a machine
-        meeting = dict(num_nodes=job.num_nodes, rdzv_endpoint=f'{job.hostnames[0]}:{port}')
-        settings = TrainSettings(**parameters | (meeting if job.num_nodes > 1 else {}))
-        out = start_training(settings) if job.global_rank == 0 else None
-        runs = train_seeds(settings)
-        if out: end_run(out)
-        return runs.to_dict('records')
-
-    def checkpoint(self, parameters):
-        import submitit
-        return submitit.helpers.DelayedSubmission(self, parameters | dict(resume=True))

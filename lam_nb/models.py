@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'MODELS', 'normalise', 'FaceModel', 'FaceBackbone', 'BaselineLSTM', 'GazeLSTM', 'model_class',
-           'model_name', 'check_model', 'make_model', 'WeightReport', 'load_weights', 'load_imagenet',
-           'save_checkpoint', 'export_official']
+           'model_name', 'check_model', 'make_model', 'freeze_backbone', 'WeightReport', 'load_weights',
+           'load_imagenet', 'save_checkpoint', 'export_official']
 
 # %% ../nbs/21_models.ipynb #imports
 import difflib, hashlib, importlib, math, re, sys
@@ -64,7 +64,8 @@ class FaceModel(nn.Module):
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')
         features = self.features(windows.flatten(0, 1))                # (B * T, 3, H, W) -> (B * T, D)
-        return self.classify(features.unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
+        with torch.autocast(features.device.type, enabled=False):      # float32 from here: see 03_devices
+            return self.classify(features.float().unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
 
 # %% ../nbs/21_models.ipynb #backbone
 class FaceBackbone(ResNet):
@@ -219,6 +220,17 @@ def make_model(
         raise ValueError(f'{name} cannot be constructed without arguments ({type(e).__name__}: {e}).') from e
     check_model(model)
     return model
+
+# %% ../nbs/21_models.ipynb #freeze
+def freeze_backbone(
+    model: nn.Module, # with a `base_model`, as BaselineLSTM and GazeLSTM have
+):
+    "Freezes the convolutions and batch norms of the backbone; `fc1` and `fc2` continue to learn."
+    if not hasattr(model, 'base_model'):
+        raise ValueError(f'freeze_trunk freezes a `base_model`; {type(model).__name__} has none: '
+                         'use freeze_trunk = false')
+    for name, part in model.base_model.named_children():
+        if name not in ('fc1', 'fc2'): part.eval().requires_grad_(False)
 
 # %% ../nbs/21_models.ipynb #weight-report
 @dataclass
@@ -391,10 +403,12 @@ def load_imagenet(
 def save_checkpoint(
     path: str | Path, # the file; its folder is made
     model: nn.Module, # bare, or wrapped by DDP or torch.compile
+    weights: dict | None = None, # its state dict, if it was copied before; None: as it is now
     **extra, # what else to keep: epoch, mAP, optimizer=..., settings=... ; model_name is added
 ) -> Path: # the file
     "Write a checkpoint, complete or not at all: {'model_name', 'state_dict', ...}."
-    state = {k: v.detach().cpu() for k, v in _plain_keys(_bare(model).state_dict()).items()}
+    weights = _bare(model).state_dict() if weights is None else weights
+    state = {k: v.detach().cpu() for k, v in _plain_keys(weights).items()}
     kept = {k: _plain(v, k) for k, v in extra.items()}
     content = {'model_name': model_name(model), **kept, 'state_dict': state}
     with atomic_path(path) as temporary: torch.save(content, temporary)

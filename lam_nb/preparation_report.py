@@ -18,7 +18,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from . import figures
-from .runs import atomic_path, data_folders, duration, project_path, write_json
+from .runs import (
+    _cpu_name, _version, atomic_path, data_folders, duration, project_path, write_json)
+from .processes import core_count
 from .folders import check_folder, claim_folder, end_run, release_folder, start_run
 from .reports import ReportedRun, setting_sections, write_report
 from .annotations import annotation_file, split_clips
@@ -72,11 +74,18 @@ def start_preparation(
     if run.is_sample: make_sample(run.root)
     for split in settings.splits:
         if split != 'test': annotation_file(run.root, split)                     # FileNotFoundError now
+    _say_machine(settings)
     shared = _store_settings(settings)
     claim_folder(run.store, f'prepare.ipynb with {shared}', shared)
     start_run(run.out, settings, 'prepare', _LEAVES)
     figures.set_style()
     return run
+
+def _say_machine(settings):
+    "The first line of a run: on what it runs."
+    n, opencv = settings.workers or core_count(), _version('opencv-python-headless')
+    versions = f'lam_nb {_version("lam_nb")}, PyAV {_version("av")}, OpenCV {opencv}'
+    print(f'{n} process{"es" * (n > 1)} on {_cpu_name()}, {versions}', flush=True)
 
 def _store_settings(settings):
     "What runs that fill one face store at the same time must agree on, in words."

@@ -265,8 +265,8 @@ class Progress:
         self.start = time.monotonic()
         self.next = self.start + self._pause()
 
-    def update(self, n: int = 1, note: str = ''):
-        "Counts `n` more units; `note` is shown behind the rate."
+    def update(self, n: int = 1, note=''):
+        "Counts `n` more units; `note`, a text or a function that makes one, is shown behind the rate."
         self.done += n
         self.note = note or self.note
         now = time.monotonic()
@@ -279,7 +279,8 @@ class Progress:
         rate = (self.done - self.start_done) / took
         left = f', {duration((self.total - self.done) / rate)} left' if rate and self.done < self.total else ''
         counts = f'{self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.3g} {self.unit}/s'
-        return f'{counts}, {duration(took)}{left}' + (f', {self.note}' if self.note else '')
+        note = self.note() if callable(self.note) else self.note
+        return f'{counts}, {duration(took)}{left}' + (f', {note}' if note else '')
 
     def _pause(self): return 2 if _in_lab() else max(5, (time.monotonic() - self.start) / 10)
 
@@ -308,6 +309,13 @@ def _cpu_name():
     except OSError: return platform.processor()
     return next((s.split(':', 1)[1].strip() for s in lines if s.startswith('model name')), platform.machine())
 
+def _driver():
+    "The version of NVIDIA's driver, such as 580.65.06; '' where there is none."
+    try: text = Path('/proc/driver/nvidia/version').read_text()
+    except OSError: return ''
+    found = re.search(r'\b\d{3}\.\d+(\.\d+)?\b', text)
+    return found[0] if found else ''
+
 def _version(name):
     "The installed version of a package, or None."
     try: return metadata.version(name)
@@ -325,7 +333,7 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
         commit=_git('rev-parse', 'HEAD'), dirty=None if changes is None else bool(changes),
         python=platform.python_version(), versions={name: _version(name) for name in _PACKAGES},
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
-        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())], driver=_driver(),
         started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
 # %% ../nbs/00_runs.ipynb #moved
@@ -337,7 +345,7 @@ _MOVED = dict(                                                 # module of today
               'segment_metrics threshold_at',
     devices='autocast choose_device set_arithmetic', faces='challenge_root unpack_crops',
     launching='changed_settings check_resume check_validation finish_run main resume_run start_training '
-              'status_writer submit_slurm train train_process train_seeds train_windows',
+              'status_writer train train_process train_seeds train_windows', slurm='submit_slurm',
     live='live_display live_view',
     predictions='add_labels check_predictions check_same_rows check_submission make_submission read_official '
                 'read_official_csv read_submission row_keys write_official write_submission',

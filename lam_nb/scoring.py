@@ -9,6 +9,7 @@ __all__ = ['smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value'
 # %% ../nbs/28_scoring.ipynb #imports
 import json
 from contextlib import redirect_stdout
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from pydantic import Field, field_validator
 
 from .runs import Settings, data_folders, project_path
 from .processes import launch
-from .devices import choose_device, set_arithmetic
+from .devices import choose_device, chosen_precision, set_arithmetic, usable_gpus
 from .text_files import is_there
 from .faces import ClipFaces, challenge_root, store_path
 from .preparation import PrepareSettings, split_faces
@@ -149,7 +150,8 @@ class EvaluateSettings(Settings):
     batch_size: int = Field(256, ge=1)                      # faces at a time on a GPU
     num_workers: int = Field(0, ge=0)                       # threads that read faces for a GPU; 0: one per core
     num_processes: int = Field(0, ge=0)                     # 0: every GPU, or one process on the CPU
-    precision: Literal['auto', 'fp32', 'bf16'] = 'fp32'     # auto: bf16 where the hardware has it
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'         # auto: every GPU, or the CPU; cuda: refused without
+    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'tf32'           # see the table in 03_devices
     smoothing: int = Field(0, ge=0)                         # median over this odd number of frames; 0: none
     flip: bool = False                                      # average with the mirrored faces
     temperature: float | str = 1.0                        # divides log-odds; or the metrics.json that fitted it
@@ -184,7 +186,6 @@ def predict_process(
     "Predictions of a split in this process, together with those of its process group."
     s = EvaluateSettings(**parameters)
     set_arithmetic(s.precision)
-    torch.backends.cudnn.benchmark = False        # a clip's last batch has a size of its own: no trying out
     faces_dir = Path(s.faces_dir or Path(s.data_dir) / 'faces')
     temperature = fitted_value(s.temperature, 'fitted_temperature')
     clips = stored_clips(s.data_dir, faces_dir, s.split)
@@ -205,7 +206,7 @@ def _predict_member(s, checkpoint, faces_dir, clips):
     options = s.model_dump(include={'stride', 'batch_size', 'num_workers', 'precision', 'flip'})
     options |= dict(parts=Path(s.out_dir) / 'parts' if s.resume else None, progress=True)
     model, size, _ = load_model(checkpoint, s.model)
-    return predict(model.to(choose_device()), faces_dir, clips, size=size, **options)
+    return predict(model.to(choose_device(s.device)), faces_dir, clips, size=size, **options)
 
 # %% ../nbs/28_scoring.ipynb #predict-split
 def predict_split(
@@ -218,7 +219,8 @@ def predict_split(
     parameters['checkpoints'] = [str(project_path(path)) for path in settings.checkpoints]
     for name in ('temperature', 'threshold'):
         if isinstance(parameters[name], str): parameters[name] = str(project_path(parameters[name]))
-    return launch(predict_process, parameters, num_processes=settings.num_processes)
+    gpus, day = usable_gpus(settings.device), timedelta(days=1)        # some have all clips from an earlier run
+    return launch(predict_process, parameters, num_processes=settings.num_processes, gpus=gpus, patience=day)
 
 # %% ../nbs/28_scoring.ipynb #challenge-rows
 def _challenge_crops(data_dir, faces_dir):
@@ -262,6 +264,8 @@ def check_evaluation(
     if settings.split == 'test' and settings.stride != 1:
         raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
                          'a submission needs every crop; nothing was run')
+    gpus = usable_gpus(settings.device)
+    chosen_precision(settings.precision, torch.device('cuda' if gpus else 'cpu'))
     data_dir, faces_dir = data_folders(settings)
     with redirect_stdout(StringIO()), catch_warnings(action='ignore'):                # said by the run itself
         clips = stored_clips(data_dir, faces_dir, settings.split)

@@ -2,7 +2,8 @@
 import os
 from pathlib import Path
 
-os.environ['CUDA_VISIBLE_DEVICES'] = ''          # the same tests on every machine: several processes need several GPUs, or none
+if not os.environ.get('LAM_NB_TEST_GPU'):          # set by `make test-gpu`
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''        # the same tests on every machine: several processes need several GPUs, or none
 
 import pytest
 
@@ -13,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT.parent / 'shared' / 'ego4d_mini'
 
 
-SLOW = ['test_training_processes.py', 'test_run_notebooks.py', 'test_training.py', 'test_training_options.py', 'test_comparison.py']
+SLOW = ['test_run_notebooks.py', 'test_training_processes.py', 'test_null_gpu.py', 'test_slurm.py', 'test_training.py',
+        'test_training_options.py', 'test_comparison.py']
 
 
 def pytest_collection_modifyitems(items):

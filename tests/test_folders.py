@@ -188,8 +188,8 @@ def test_machines_that_train_together_share_a_folder(sample, tmp_path, holder):
     holder(tmp_path / 'train', 'first:29500')
     together = dict(num_nodes=2, epochs=1)
     start_training(train_settings(sample, tmp_path / 'train', rdzv_endpoint='first:29500', **together))
-    release_folder(tmp_path / 'train')
-    for changes in (dict(rdzv_endpoint='first:29501', **together), {}):
+    assert not (tmp_path / 'train/settings.json').exists()                     # the machine called first writes it
+    for changes in (dict(rdzv_endpoint='first:29501', **together), dict(rdzv_endpoint='localhost:29500', **together), {}):
         with pytest.raises(ValueError, match='is in use by'): start_training(train_settings(sample, tmp_path / 'train', **changes))
 
 

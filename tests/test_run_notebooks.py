@@ -1,6 +1,7 @@
 "The run notebooks as their users run them: headless with papermill, on a tiny sample."
 import json
 import re
+import shutil
 
 import nbformat
 import pandas as pd
@@ -10,7 +11,9 @@ import yaml
 from conftest import ROOT
 
 from lam_nb.faces import ClipFaces
+from lam_nb.launching import train
 from lam_nb.models import read_checkpoint
+from lam_nb.training import TrainSettings
 
 FAST = dict(epochs=1, batch_size=16, train_stride=5, val_stride=2, image_size=32, num_workers=0, num_processes=1)
 
@@ -110,11 +113,16 @@ def test_ego4d_mini(mini, tmp_path):
 
 
 def test_the_official_recipe_takes_a_step_at_full_size(runs, sample, tmp_path):
-    "recipes/official.yaml on 224-pixel faces: the few windows of the tiny sample are one step of its batch of 64."
-    recipe = yaml.safe_load((ROOT / 'nbs/recipes/official.yaml').read_text())
-    faces_dir = str(runs['prepare'].parent / 'faces')
-    out = run('train', tmp_path, **{**recipe, 'data_dir': str(sample), 'faces_dir': faces_dir, 'epochs': 1, 'num_workers': 0})
-    saved = read_checkpoint(out / 'checkpoints/last.pt')
+    "recipes/official.yaml on 224-pixel faces: the few windows of one clip are one step of its batch of 64. It asks for a GPU."
+    recipe, faces = yaml.safe_load((ROOT / 'nbs/recipes/official.yaml').read_text()), runs['prepare'].parent / 'faces'
+    data = shutil.copytree(sample, tmp_path / 'data', ignore=shutil.ignore_patterns('faces', 'video*'))
+    first = (data / 'split/train.list').read_text().split()[0]
+    (data / 'split/train.list').write_text(first + '\n')
+    s = TrainSettings(**recipe | dict(data_dir=str(data), faces_dir=str(faces), out_dir=str(tmp_path / 'out'), epochs=1))
+    with pytest.raises(ValueError, match='device = cuda, but there is no GPU to compute on'): train(s)
+    assert not (tmp_path / 'out').exists()
+    train(s.model_copy(update=dict(device='cpu')))
+    saved = read_checkpoint(tmp_path / 'out/checkpoints/last.pt')
     steps = {int(s['step']) for s in saved['optimizer']['state'].values()}
     assert steps == {1} and saved['settings']['train_stride'] == 3 and saved['history'][0]['lr'] == 5e-4
-    assert ClipFaces(next((runs['prepare'].parent / 'faces').glob('*.arrow'))).about['image_size'] == 224
+    assert ClipFaces(faces / f'{first}.arrow').about['image_size'] == 224

@@ -15,7 +15,7 @@ import torch
 import yaml
 from conftest import ROOT
 
-from lam_nb import batches, launching, live, runs, training
+from lam_nb import batches, launching, live, runs, slurm, training
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.models import read_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
@@ -273,7 +273,7 @@ def as_arguments(s, folder):
 def test_other_versions_and_processes_are_named(sample, tmp_path, monkeypatch, capsys):
     s = settings(sample, tmp_path, epochs=1)
     with monkeypatch.context() as m:
-        for module in (training, launching): m.setattr(module, '_versions', lambda: dict(torch='1.0'))
+        for module in (training, launching): m.setattr(module, '_versions', lambda run: dict(torch='1.0'))
         train_until(s.model_dump(), 'train_step', 3, die)
     train(s)
     assert f'no longer bit-identical to an uninterrupted training: torch is {torch.__version__}, was 1.0' in capsys.readouterr().out
@@ -294,7 +294,7 @@ def test_a_new_start_keeps_the_old_checkpoint(sample, tmp_path):
     train_until(s.model_copy(update=dict(resume=False, save_every=1000)).model_dump(), 'train_step', 1, die)
     assert not (tmp_path / 'checkpoints/last.pt').exists()
     assert same(read_checkpoint(tmp_path / 'checkpoints/previous.pt'), old)
-    again, = launching._SlurmTraining().checkpoint(s.model_copy(update={'resume': False}).model_dump()).args
+    again, = slurm._SlurmTraining().checkpoint(s.model_copy(update={'resume': False}).model_dump()).args
     assert again['resume'] is True
 
 

@@ -50,7 +50,7 @@ def test_official_recipes_have_every_option_off(name):
     s = check_parameters(TrainSettings, yaml.safe_load((ROOT / f'nbs/recipes/{name}.yaml').read_text()))
     off = dict(schedule='constant', warmup=0, weight_decay=0, label_smoothing=0, clip_norm=0, accumulate=1, ema=0, flip=False, colour=0,
                blur=0, jitter=0, weights=(.136, .864), sampling='all', patience=0, keep_best=1, freeze_trunk=False, compile=False,
-               precision='fp32', seeds=None, val_every=1, tensorboard=False)
+               precision='tf32', device='cuda', seeds=None, val_every=1, tensorboard=False)
     assert {k: getattr(s, k) for k in off} == off
 
 
