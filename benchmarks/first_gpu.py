@@ -176,14 +176,15 @@ def loader(part) -> dict:
     for batch in (part.batch, part.many[-2]):
         bare = part.rate(lambda: part.ours(part.fast), batch).get('windows_per_s')
         for workers in (1, 2) if part.args.tiny else (4, 8, 14):
-            way, n = part.ours(part.fast), max(few * part.batch // batch, 2)
-            order = np.resize(np.random.default_rng(0).permutation(len(windows)), (n + 5) * batch)
-            batches, waited, begin = window_batches(windows, np.split(order, n + 5), workers, part.device), 0., 0.
-            for i in range(n + 5):
-                if i == 5: begin = (wait_for(part.device), time.perf_counter())[1]
+            way, ahead = part.ours(part.fast), 2 * workers + 1          # batches that the workers fill while the first step is slow
+            n, warm = max(few * part.batch // batch, 2 * ahead), 2 * ahead
+            order = np.resize(np.random.default_rng(0).permutation(len(windows)), (n + warm) * batch)
+            batches, waited, begin = window_batches(windows, np.split(order, n + warm), workers, part.device), 0., 0.
+            for i in range(n + warm):
+                if i == warm: begin = (wait_for(part.device), time.perf_counter())[1]
                 before = time.perf_counter()
                 ready = next(batches)
-                if i >= 5: waited += time.perf_counter() - before
+                if i >= warm: waited += time.perf_counter() - before
                 way.step(ready)
             wait_for(part.device)
             seconds = time.perf_counter() - begin
@@ -318,10 +319,10 @@ def command(part) -> dict:
     line = [sys.executable, '-m', 'lam_nb.training', f'data_dir={part.folder("data")}', f'out_dir={part.folder("run")}', 'epochs=2',
             f'batch_size={part.batch}', f'image_size={part.size}', f'device={part.args.device}', 'num_processes=1', 'precision=auto',
             f'train_stride={3 if part.on_gpu() and not part.args.tiny else 9}', 'val_stride=9', 'schedule=constant', 'warmup=0',
-            *(['num_workers=1'] if part.args.tiny else [])]
+            *(['num_workers=1', 'save_every=2'] if part.args.tiny else ['save_every=20'])]
     here = dict(cwd=Path(__file__).resolve().parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     begin, first = time.perf_counter(), subprocess.Popen(line, **here)
-    while first.poll() is None and not (part.root / 'run/status.json').exists(): time.sleep(.1)
+    while first.poll() is None and not (part.root / 'run/checkpoints/last.pt').exists(): time.sleep(.1)
     started = time.perf_counter() - begin
     first.send_signal(signal.SIGTERM)
     said, begin = first.communicate()[0], time.perf_counter()
@@ -367,11 +368,31 @@ def verdict(found: dict) -> list[str]:
     ratio = lambda name: rows.get('step_rates', {}).get(name, {}).get('times_the_official')
     for name, goal in (('ours, tf32', 1.), ('ours, bf16', 2.)):
         if ratio(name): lines.append(f'{name}: {ratio(name)} times the official step (goal {goal})')
-    best = max((row for row in rows.get('loader', {}).values() if isinstance(row, dict) and 'of_bare' in row),
-               key=lambda row: row['of_bare'], default=None)
-    if best: lines.append(f'from the store: {best["of_bare"]:.0%} of the bare step (goal 95 %), '
-                          f'waiting {best["waiting"]:.1%} (goal below 5 %)')
-    return lines + [f'{name} failed: {row["failed"]}' for name, row in rows.items() if 'failed' in row]
+    for name, row in rows.get('loader', {}).items():
+        if isinstance(row, dict) and 'of_bare' in row:
+            lines.append(f'from the store, {name}: {row["of_bare"]:.0%} of the bare step (goal 95 %), '
+                         f'waiting {row["waiting"]:.1%} (goal below 5 %)')
+    return lines + faults(rows)
+
+
+NEAR = dict(fp32=1e-4, tf32=1e-2, bf16=5e-2, fp16=1e-2)                              # of a score
+
+
+def faults(rows: dict) -> list[str]:
+    "What failed, and what is not as it should be."
+    found = [f'FAILED {name}: {row["failed"]}' for name, row in rows.items() if 'failed' in row]
+    found += [f'FAILED {name}, {inner}: {row["failed"]}' for name, part in rows.items() for inner, row in part.items()
+              if isinstance(row, dict) and 'failed' in row and 'does not compute with bfloat16' not in row['failed']
+              and 'memory' not in row['failed']]
+    for precision, row in rows.get('correctness', {}).items():
+        if isinstance(row, dict) and row.get('largest_score_error', 0) > NEAR.get(precision, 1):
+            found.append(f'WRONG scores in {precision}: {row["largest_score_error"]} from those of the CPU')
+        if isinstance(row, dict) and row.get('lstm', 'torch.float32') != 'torch.float32':
+            found.append(f'WRONG type of the LSTM: {row["lstm"]}')
+    right = dict(repeatable=('same_twice', 'same_after_a_resume'), nccl=('objects',), command=('stopped', 'resumed'))
+    found += [f'WRONG {part}: {name} is false' for part, names in right.items() for name in names if rows.get(part, {}).get(name) is False]
+    if rows.get('command', {}).get('status'): found.append(f'WRONG command: exit status {rows["command"]["status"]}')
+    return found
 
 
 def main() -> int:
@@ -396,12 +417,12 @@ def main() -> int:
             row = run_part(part, work, min(limit, left)) if left > 5 else dict(part=work.__name__, failed='no time was left')
             found.append(row)
             print(json.dumps(row), flush=True)
-    for line in verdict(found): print(line, flush=True)
+    for line in (lines := verdict(found)): print(line, flush=True)
     if args.save:
         card = re.sub(r'\W+', '-', found[0].get('machine', {}).get('gpu') or args.device).strip('-')
         (RESULTS / f'first_gpu-{card}.json').write_text(json.dumps(found, indent=1) + '\n')
     print(f'peak memory of a part {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.1f} GB', flush=True)
-    return int(any('failed' in row for row in found))
+    return int(any(line.startswith(('FAILED', 'WRONG')) for line in lines))
 
 
 if __name__ == '__main__':

@@ -25,20 +25,24 @@ def _hidden():
     "Whether CUDA_VISIBLE_DEVICES hides all GPUs: as a person sets it, or a queue for a job without one."
     return os.environ.get('CUDA_VISIBLE_DEVICES', '0').strip() in ('', '-1', 'NoDevFiles')
 
-def _too_old(capability, codes):
-    "Whether a card has none of the kernels, by names such as sm_90 and compute_90."
+def _no_code(capability, codes):
+    "'too old' or 'too new' if no kernel fits a card, by names such as sm_90 and compute_90; else ''."
     found = [(kind, int(number) // 10, int(number) % 10)
              for kind, number in re.findall(r'(sm|compute)_(\d+)', ' '.join(codes))]
     fits = lambda kind, *made: made <= capability and (kind == 'compute' or made[0] == capability[0])
-    return bool(found) and not any(fits(*one) for one in found)
+    if not found or any(fits(*one) for one in found): return ''
+    return 'too new' if capability > max(tuple(made) for _, *made in found) else 'too old'
 
 def _no_gpu():
     "Why this process has no GPU to compute on; '' if it has."
     if torch.cuda.is_available():
-        card, made = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-        if torch.version.hip or not _too_old(card, made): return ''
-        return (f'{torch.cuda.get_device_name()} (compute capability {card[0]}.{card[1]}) is too old for this '
-                f'PyTorch, which has code for {", ".join(made)}: {_OLDER}')
+        made, cards = torch.cuda.get_arch_list(), range(0 if torch.version.hip else torch.cuda.device_count())
+        for i, card in ((i, torch.cuda.get_device_capability(i)) for i in cards):
+            if not (fault := _no_code(card, made)): continue
+            cure = _OLDER if fault == 'too old' else 'a newer PyTorch, or CUDA_VISIBLE_DEVICES without it'
+            return (f'{torch.cuda.get_device_name(i)} (compute capability {card[0]}.{card[1]}) is {fault} for '
+                    f'this PyTorch, which has code for {", ".join(made)}: {cure}')
+        return ''
     built, driver, job = torch.version.cuda, _driver(), 'SLURM_JOB_ID' in os.environ
     if not built and not torch.version.hip: return 'this PyTorch is built for the CPU only'
     if _hidden():

@@ -96,7 +96,10 @@ class Background:
 
     def __exit__(self, kind, *_):
         self.pool.shutdown()                                      # waits for the work
-        if kind is None: self.wait()
+        try: self.wait()
+        except Exception as e:                                   # it must not hide what ended the caller's work
+            if kind is None: raise
+            print(f'beside this, {type(e).__name__}: {e}', flush=True)
 
 # %% ../nbs/01_processes.ipynb #stop-requests
 def _default_signals():
@@ -137,7 +140,8 @@ def _plain_stops():
     except (api.RendezvousConnectionError, api.RendezvousTimeoutError, api.RendezvousClosedError) as e:
         late = isinstance(e, api.RendezvousTimeoutError)
         what = 'not all num_nodes machines came' if late else 'the machine at rdzv_endpoint does not answer'
-        raise ConnectionError(f'{what} ({type(e).__name__}: {e}): one has not started, or it was stopped. '
+        raise ConnectionError(f'{what} ({type(e).__name__}: {e}): one has not started or was stopped, or none '
+                              'knows the host of rdzv_endpoint as its own name. '
                               'Start the same command again on all machines') from None
 
 def _stop_message(error):
@@ -205,6 +209,15 @@ def _check_processes(n, gpus, num_nodes, rdzv_endpoint):
                          f'give at most {gpus}, or device = cpu')
 
 # %% ../nbs/01_processes.ipynb #tasks
+def _check_launch(num_processes, gpus, num_nodes=1, rdzv_endpoint=''):
+    "Refuses what cannot be started; how many processes this machine has otherwise."
+    import torch
+    torchrun = torch.distributed.is_torchelastic_launched()
+    n = int(os.environ['LOCAL_WORLD_SIZE']) if torchrun else process_count(num_processes, gpus)
+    if not torchrun: _check_tasks(num_nodes)
+    _check_processes(n, gpus, num_nodes, rdzv_endpoint)
+    return n
+
 def _check_tasks(num_nodes):
     "Refuses a start as several tasks on a machine, or on more machines than the run knows of."
     number = lambda name: int(os.environ.get(name) or 1)
@@ -251,12 +264,8 @@ def launch(
 ): # what `fn` returns in the first process of this machine
     "Runs `fn(*args)` in `num_processes` processes on each machine, joined in a process group."
     import torch
-    if torch.distributed.is_torchelastic_launched():
-        _check_processes(int(os.environ['LOCAL_WORLD_SIZE']), gpus, 1, '')
-        return _joined(None, gpus, patience, fn, *args)
-    n = process_count(num_processes, gpus)
-    _check_tasks(num_nodes)
-    _check_processes(n, gpus, num_nodes, rdzv_endpoint)
+    n = _check_launch(num_processes, gpus, num_nodes, rdzv_endpoint)
+    if torch.distributed.is_torchelastic_launched(): return _joined(None, gpus, patience, fn, *args)
     here = not (apart and _headless() and fn.__module__ != '__main__')
     if n == num_nodes == 1 and here: return fn(*args)
     from torch.distributed.launcher.api import elastic_launch
@@ -284,7 +293,7 @@ def first_machine(
     num_nodes: int, # machines that work together
     rdzv_endpoint: str = '', # host:port of one of them
 ) -> bool: # whether this is the one that writes settings and reports
-    "Whether this machine is the one that `rdzv_endpoint` names, or the only one."
+    "Whether this machine is the one that `rdzv_endpoint` names (under srun: the job's first), or the only one."
     from torch.distributed.elastic.rendezvous.utils import _matches_machine_hostname
     if 'GROUP_RANK' in os.environ: return os.environ['GROUP_RANK'] == '0'                     # torchrun
     if num_nodes > 1 and int(os.environ.get('SLURM_STEP_NUM_NODES') or 1) == num_nodes:

@@ -338,13 +338,13 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
 
 # %% ../nbs/00_runs.ipynb #moved
 _MOVED = dict(                                                 # module of today -> names that 0.1 had elsewhere
-    batches='epoch_order epoch_batches window_loss window_names class_weights',
+    batches='epoch_order epoch_batches window_loss window_names class_weights check_validation',
     data_checks='alignment ego4d_table left_out_clips left_out_note motion_pairs stored_clips '
                 'write_official_files',
     decisions='best_threshold border_distance border_profile error_runs fitted_notes operating_points '
               'segment_metrics threshold_at',
     devices='autocast choose_device set_arithmetic', faces='challenge_root unpack_crops',
-    launching='changed_settings check_resume check_validation finish_run main resume_run start_training '
+    launching='changed_settings check_resume finish_run main resume_run start_training '
               'status_writer train train_process train_seeds train_windows', slurm='submit_slurm',
     live='live_display live_view',
     predictions='add_labels check_predictions check_same_rows check_submission make_submission read_official '

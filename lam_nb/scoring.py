@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, field_validator
 
 from .runs import Settings, data_folders, project_path
-from .processes import launch
+from .processes import _check_launch, launch
 from .devices import choose_device, chosen_precision, set_arithmetic, usable_gpus
 from .text_files import is_there
 from .faces import ClipFaces, challenge_root, store_path
@@ -265,6 +265,7 @@ def check_evaluation(
         raise ValueError(f'stride is {settings.stride}, expected 1 for split = test: '
                          'a submission needs every crop; nothing was run')
     gpus = usable_gpus(settings.device)
+    _check_launch(settings.num_processes, gpus)
     chosen_precision(settings.precision, torch.device('cuda' if gpus else 'cpu'))
     data_dir, faces_dir = data_folders(settings)
     with redirect_stdout(StringIO()), catch_warnings(action='ignore'):                # said by the run itself

@@ -266,10 +266,9 @@ def save_run(
         raise FloatingPointError(f'the weights are no longer finite in epoch {run.epoch + 1}, step {run.step}; '
                                  'the last checkpoint is from before. Try a lower lr or a longer warmup')
     run.saved, content = time.monotonic(), _content(run, resumable=name == 'last.pt')
+    run.writer.wait()
     if beside: run.writer.start(_write, run, name, _on_host(content))
-    else:
-        run.writer.wait()
-        _write(run, name, content)
+    else: _write(run, name, content)
 
 def _on_host(value):
     "A copy in the memory of the processor: that of a GPU may be full."
@@ -317,23 +316,23 @@ class _EpochLog:
     def end_step(self, asked):
         "After a whole step, the only moment to stop: saves if it is time, or if a process was asked to stop."
         run, stop = self.run, any_process(bool(asked), self.run.group)
-        if stop or run.step == len(self.batches) or self.due():
-            self.read_losses()
-            if rank_and_size()[0] == 0: save_run(run, beside=not stop)
         run.writer.check()
+        whole = stop or run.step == len(self.batches)                     # what follows may be cut short
+        if whole or self.due(): self.read_losses()
+        if rank_and_size()[0] == 0 and (whole or self.due()): save_run(run, beside=not whole)
         if stop: self.stop(asked)
 
     def due(self):
         "Whether it is time for rank 0 to save."
-        s, step = self.run.settings, self.run.step
-        by_time = time.monotonic() - self.run.saved > 60 * s.save_minutes
-        return rank_and_size()[0] == 0 and (by_time or s.save_every and step % s.save_every < s.accumulate)
+        run, s = self.run, self.run.settings
+        by_count = s.save_every and run.step % s.save_every < s.accumulate
+        return rank_and_size()[0] == 0 and (by_count or time.monotonic() - run.saved > 60 * s.save_minutes)
 
-    def end_epoch(self, asked):
-        "A request that came after the last batch, which is saved."
+    def end_epoch(self, asked):                      # a request that came after the last batch, which is saved
         if any_process(bool(asked), self.run.group): self.stop(asked)
 
     def stop(self, asked):
+        self.run.writer.wait()
         raise Stopped(_stop_message(gather_values(asked, self.run.group), self.run, len(self.batches)))
 
 # %% ../nbs/26_training.ipynb #loop-parts
@@ -379,8 +378,8 @@ def _checked_step(run, model, data, batches, batch, *how):
 def _attempt(run, data, items):
     "Loss and gradients of a few items, for their memory; the optimizer's first step needs some, too."
     room = [torch.empty_like(p) for p in run.model.parameters() for _ in range(2) if not run.optimizer.state]
-    for batch in data.load([items]): data.loss(run.model, batch, [0, 0, 0, 0]).backward()
-    run.optimizer.zero_grad(set_to_none=True)
+    model = copy.deepcopy(run.model)                 # without DDP's hooks, which would wait for the others
+    for batch in data.load([items]): data.loss(model, batch, [0, 0, 0, 0]).backward()
     del room
 
 def _set_step(run, data, batches):

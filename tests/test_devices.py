@@ -4,9 +4,10 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 from test_training import finished, same, settings
 
-from lam_nb import devices, training
+from lam_nb import devices, launching, training
 from lam_nb.batches import WindowData, more_workers, window_loss
 from lam_nb.devices import chosen_precision, run_line, usable_gpus, worker_count
 from lam_nb.launching import train, train_windows
@@ -145,10 +146,11 @@ def test_checkpoints_come_by_minutes_and_beside_the_training(sample, tmp_path, s
     train(settings(sample, tmp_path / 'often', epochs=1, save_every=0, save_minutes=1e-9, **small))
     n = len(train_windows(settings(sample, tmp_path, **small)))
     steps = -(-n // 8)
-    assert saves == [(i, 'last.pt', True) for i in range(1, steps + 1)] + [(0, 'best.pt', False), (0, 'last.pt', False)]
+    end = [(steps, 'last.pt', False), (0, 'best.pt', False), (0, 'last.pt', False)]       # written before what follows begins
+    assert saves == [(i, 'last.pt', True) for i in range(1, steps)] + end
     saves.clear()
     train(settings(sample, tmp_path / 'rarely', epochs=1, save_every=0, **small))
-    assert saves == [(steps, 'last.pt', True), (0, 'best.pt', False), (0, 'last.pt', False)]
+    assert saves == end
 
 
 def test_a_full_disk_beside_the_training_ends_it_with_words(sample, tmp_path, small, monkeypatch):
@@ -169,3 +171,50 @@ def test_workers_follow_the_cores(monkeypatch):
 def test_more_loader_processes_than_cores_are_said(sample, tmp_path, small):
     with pytest.warns(UserWarning, match='num_workers = auto takes what there is'):
         train(settings(sample, tmp_path, epochs=1, **small | dict(num_workers=2 * os.cpu_count())))
+
+
+def test_a_batch_that_does_not_fit_on_several_gpus_ends_with_the_one_that_would(sample, tmp_path, small):
+    "The error comes in the middle of the backward pass, whose hooks (of DDP) then wait for the other processes."
+    s = settings(sample, tmp_path, accumulate=2, **small)
+    run, data = new_run(s, torch.device('cpu')), WindowData(train_windows(s), s, [.136, .864], torch.device('cpu'))
+    batches, sizes = data.batches(0), []
+    def full(part, given, made):
+        sizes.append(len(made) // 7)
+        if sizes[-1] > 2: made.register_hook(lambda gradient: (_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory.')))
+    run.model.conv.register_forward_hook(full)
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = torch.nn.parallel.DistributedDataParallel(run.model)
+        with pytest.raises(MemoryError, match='batch of 8 does not fit.*batch_size = 2 with accumulate = 8 would fit'):
+            training._checked_step(run, model, data, batches, next(iter(data.load(batches[:1]))))
+    finally: dist.destroy_process_group()
+    assert sizes == [8, 4, 2]
+
+
+@pytest.mark.parametrize('how, words', [
+    (dict(gpus=2, num_processes=3), 'num_processes = 3, but this machine has 2 GPUs: give at most 2'),
+    (dict(num_nodes=2), 'num_nodes = 2 needs rdzv_endpoint'),
+    (dict(SLURM_STEP_NUM_TASKS='4', SLURM_STEP_NUM_NODES='1'), 'give it one task a machine: srun --ntasks-per-node=1'),
+    (dict(SLURM_STEP_NUM_TASKS='2', SLURM_STEP_NUM_NODES='2'), 'give num_nodes=2 and rdzv_endpoint='),
+    (dict(OMPI_COMM_WORLD_SIZE='4'), 'mpirun starts this command 4 times')])
+def test_what_cannot_be_started_is_refused_before_anything_is_changed(sample, tmp_path, small, monkeypatch, how, words):
+    "Earlier results stay, for instance when a queue starts four trainings in one folder."
+    train(settings(sample, tmp_path, epochs=1, **small))
+    before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+    monkeypatch.setattr(launching, 'usable_gpus', lambda device: how.get('gpus', 0))
+    for name in how:
+        if name.isupper(): monkeypatch.setenv(name, how[name])
+    changes = {name: value for name, value in how.items() if name.startswith('num_')}
+    with pytest.raises(ValueError, match=words): launching.start_training(settings(sample, tmp_path, resume=False, **small | changes))
+    assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
+
+
+def test_a_stop_after_the_last_batch_says_saved_only_when_it_is(sample, tmp_path, small, monkeypatch):
+    "The error of a checkpoint that is written beside the training is not lost."
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    s = settings(sample, tmp_path, **small)
+    run = new_run(s, torch.device('cpu'))
+    log = training._EpochLog(run, WindowData(train_windows(s), s, [.136, .864], torch.device('cpu')), [], None)
+    monkeypatch.setattr(training, 'save_checkpoint', full)
+    training.save_run(run, beside=True)
+    with pytest.raises(OSError, match='could not be written'): log.end_epoch(['SIGTERM'])

@@ -40,8 +40,8 @@ def rehearsed(gpus, sample, tmp_path_factory):
     return {line['name']: line for line in lines}
 
 
-GOOD = ['one', 'all options', 'tf32', 'fp16, clipped', 'fp32, frozen, deterministic', 'evaluation', 'two seeds', 'stopped', 'T4', 'two',
-        *(f'notebook {name}' for name in '03_devices 23_inference 25_batches 26_training'.split())]
+GOOD = ['one', 'all options', 'tf32', 'fp16, clipped', 'fp32, frozen, deterministic', 'evaluation', 'two seeds', 'stopped',
+        'first minutes', 'T4', 'two', *(f'notebook {name}' for name in '03_devices 25_batches 26_training'.split())]
 SAME = 'Expected all tensors to be on the same device'
 REFUSED = {
     'planted weights': SAME, 'planted labels': SAME, 'planted numbers': SAME, 'planted average': SAME,
@@ -64,6 +64,11 @@ def test_runs(rehearsed, name):
 @pytest.mark.parametrize('name', REFUSED)
 def test_is_found(rehearsed, name):
     assert not rehearsed[name]['good'] and REFUSED[name] in rehearsed[name]['text'], rehearsed[name]['text']
+
+
+def test_the_first_minutes_say_that_kernels_that_do_nothing_are_wrong(rehearsed):
+    said = rehearsed['first minutes']['text']
+    assert 'WRONG scores in bf16' in said and 'FAILED' not in said and 'WRONG scores in fp32' in said and '"objects": true' in said
 
 
 def test_papermill_on_two_gpus_is_stopped_and_goes_on_on_one(gpus, sample, tmp_path):

@@ -24,23 +24,27 @@ SCRIPTS = sorted(p.name for p in (ROOT / 'nbs/slurm').glob('*.sh'))
 
 @pytest.fixture
 def cluster(tmp_path):
-    "The environment of a job's script: srun starts the command once per machine, here; scontrol notes what it is told."
+    "The environment of a job's script: srun starts the command once per machine, here; scontrol and scancel do as they are told."
     tools = tmp_path / 'bin'
     tools.mkdir()
-    srun = """#!/usr/bin/env bash
-for option in "$@"; do case $option in --nodes=*) nodes=${option#*=};; --*) ;; *) break;; esac; shift; done
-trap 'kill -TERM $(jobs -p)' TERM
+    srun = f"""#!/usr/bin/env bash
+for option in "$@"; do case $option in --nodes=*) nodes=${{option#*=}};; --*) ;; *) break;; esac; shift; done
+trap 'kill -KILL $(jobs -p)' TERM                      # as srun does: it passes SIGTERM on as SIGKILL
 for node in $(seq 0 $((nodes - 1))); do
   SLURM_NODEID=$node SLURM_PROCID=$node SLURM_STEP_NUM_TASKS=$nodes SLURM_STEP_NUM_NODES=$nodes "$@" & pids+=($!)
 done
+echo "${{pids[@]}}" > {tmp_path}/tasks
 status=0
-for pid in "${pids[@]}"; do while kill -0 $pid 2>/dev/null; do wait $pid || status=$?; done; wait $pid || status=$?; done
+for pid in "${{pids[@]}}"; do wait $pid || status=$?; done
 exit $status
 """
     scontrol = f"""#!/usr/bin/env bash
 if [ "$1" = requeue ]; then echo "$2" >> {tmp_path}/requeued; else echo localhost; echo localhost; fi
 """
-    for name, text in dict(srun=srun, scontrol=scontrol).items():
+    scancel = f"""#!/usr/bin/env bash
+[ "$*" = "--signal=TERM $SLURM_JOB_ID.0" ] && kill -TERM $(cat {tmp_path}/tasks)
+"""
+    for name, text in dict(srun=srun, scontrol=scontrol, scancel=scancel).items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     (tmp_path / 'activate').write_text(f'PATH={tools}:{Path(sys.executable).parent}:$PATH')

@@ -14,8 +14,10 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK                # since Slurm 22.0
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 port=$((20000 + SLURM_JOB_ID % 10000))                        # two jobs may share a machine
 
-# Three minutes before the end Slurm sends SIGTERM to this script. It queues the job again; the training saves and stops.
-again() { scontrol requeue "$SLURM_JOB_ID"; kill -TERM "$training"; }
+# Three minutes before the end Slurm sends SIGTERM to this script. It passes it on to the training, which saves and stops; then the job is
+# queued again. (srun itself would answer SIGTERM by killing the training, and a job that is queued again is ended at once.)
+asked=
+again() { asked=1; scancel --signal=TERM "$SLURM_JOB_ID.0" || echo "the training could not be asked to save" >&2; }
 trap again TERM
 srun --nodes="$SLURM_NNODES" --ntasks-per-node=1 python -u -m lam_nb.training "$RECIPE" data_dir="$DATA" out_dir="$OUT" \
   num_nodes="$SLURM_NNODES" rdzv_endpoint="$first:$port" "$@" &
@@ -23,5 +25,8 @@ training=$!
 status=0
 wait "$training" || status=$?
 while kill -0 "$training" 2>/dev/null; do status=0; wait "$training" || status=$?; done   # a signal ends `wait` early
-[ "$status" = 0 ] || exit "$status"
+if [ "$status" != 0 ]; then
+  [ -z "$asked" ] || scontrol requeue "$SLURM_JOB_ID" || echo "the job could not be queued again: sbatch the same line" >&2
+  exit "$status"
+fi
 exec papermill nbs/train.ipynb "$OUT/train.ipynb" -f "$OUT/params.yaml" -p num_nodes 1 --no-progress-bar     # the report

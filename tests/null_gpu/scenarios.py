@@ -25,7 +25,7 @@ from lam_nb.training import TrainSettings
 NBS = Path(__file__).resolve().parents[2] / 'nbs'
 DATA, FOLDER = (Path(path).resolve() for path in sys.argv[1:3])
 OPTIONS = dict(ema=.9, weight_decay=.1, clip_norm=1., label_smoothing=.1, colour=.2, blur=1., jitter=.1, accumulate=2, sampling='balanced')
-NOTEBOOKS = '03_devices 23_inference 25_batches 26_training'.split()
+NOTEBOOKS = '03_devices 25_batches 26_training'.split()
 SMALL = dict(model='scenarios:Small')                           # writes its checkpoints faster
 
 
@@ -95,6 +95,14 @@ def stops(name):
     except processes.Stopped as e: print(e)
     assert read_checkpoint(FOLDER / name / 'checkpoints/last.pt')['step'] == 1
     assert launching.train_process(s.model_dump())['epochs'] == 1
+
+
+def first_minutes(name):
+    "benchmarks/first_gpu.py with tiny sizes. Kernels that do nothing give wrong scores, which it must say."
+    sys.path.insert(0, str(NBS.parent / 'benchmarks'))
+    sys.argv = ['first_gpu.py', '--tiny', '--only', 'hardware,correctness,step_rates,loader,nccl']
+    import first_gpu
+    assert first_gpu.main() == 1
 
 
 def counts_gpus(name, device='cuda'): print(usable_gpus(device), 'GPUs')
@@ -175,6 +183,7 @@ ONE = {
     'evaluation': (evaluates, dict(precision='auto')),
     'two seeds': (several_seeds, {}),
     'stopped': (stops, {}),
+    'first minutes': (first_minutes, {}),
     **{f'notebook {name}': (lambda name: notebook(name.split()[1]), {}) for name in NOTEBOOKS},
     **{f'planted {mistake.__name__}': (planted, dict(mistake=mistake, **OPTIONS)) for mistake in (weights, labels, numbers, average)}}
 CARDS = {
