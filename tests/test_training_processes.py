@@ -15,6 +15,9 @@ import torch
 from conftest import ROOT
 from test_training import STATEFUL, as_arguments, finished, same_training, settings
 
+sys.path.insert(0, str(ROOT / 'tests/null_gpu'))
+import build
+
 from lam_nb import launching, training
 from lam_nb.evaluation import lam_metrics
 from lam_nb.scoring import EvaluateSettings, predict_split
@@ -57,7 +60,8 @@ def test_two_processes_stop_together_and_resume_exactly(whole, sample, tmp_path)
     same_training(s, Path(whole[0].out_dir), tmp_path)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+# SIGTERM to papermill: test_null_gpu.py
+@pytest.mark.parametrize('number', [signal.SIGINT, *[signal.SIGTERM] * bool(build.missing())])
 def test_a_signal_to_papermill_saves_first(sample, tmp_path, number):
     "Papermill dies of it at once; the training goes on for as long as it needs to save."
     s = settings(sample, tmp_path / 'run', epochs=1000, train_stride=1, val_stride=50, batch_size=1, save_every=10 ** 6)
