@@ -1,8 +1,8 @@
-"""The first minutes on a GPU: what it can do, whether the kit computes right there, and how fast. No data and no network are needed.
+"""The first minutes on a GPU: what it can do, whether the kit computes correctly there, and how fast. No data and no network are needed.
 
 Usage: python benchmarks/first_gpu.py [--checkout CHECKOUT] [--only steps,loader] [--seconds 480] [--save]
 Prints a line of JSON after each part, and what it means at the end. Each part is a process of its own with a time limit, so one that fails
-or hangs costs the others nothing; the most worth come first, and none begins when the time is over. CHECKOUT (EGO4D/social-interactions,
+or hangs costs the others nothing; the most valuable come first, and none begins when the time is over. CHECKOUT (EGO4D/social-interactions,
 branch lam) gives the official model; without it our BaselineLSTM is trained as the official code does: plain float32 weights, TF32 where
 PyTorch's defaults have it, no channels-last, Adam's defaults, the loss read after every step. Faces are noise of 224 pixels, JPEGs of
 about 10 KB. --tiny and --device cpu are for trying the script itself. Needs Linux. With --save: benchmarks/results/first_gpu-CARD.json.
@@ -29,7 +29,7 @@ from torch import nn
 from training_step import Official, Ours, noise_batch, official_model, set_official_arithmetic, settings, steps, wait_for
 
 from lam_nb.batches import WindowData, window_loss
-from lam_nb.devices import autocast, run_line, set_arithmetic
+from lam_nb.devices import autocast, run_line, set_arithmetic, usable_gpus
 from lam_nb.faces import encode_face, store_path, write_store
 from lam_nb.inference import fast_copy, predict
 from lam_nb.models import BaselineLSTM, normalise
@@ -46,7 +46,7 @@ class Part:
         self.size, self.batch, self.rounds = (32, 4, 1) if args.tiny else (224, 64, 2)
         self.many = [4, 8] if args.tiny else [128, 256, 512]
         self.repeats = 2 if args.tiny else 15
-        self.fast = 'bf16' if self.on_gpu() else 'auto'
+        self.fast = 'auto'
 
     def on_gpu(self) -> bool: return self.device.type == 'cuda'
 
@@ -85,6 +85,7 @@ class Part:
 
 def hardware(part) -> dict:
     "Versions, and the ceilings: copying memory, multiplying matrices."
+    usable_gpus(part.args.device)                                   # ValueError with the cause if there is none
     n = 256 if part.args.tiny else 8192
     x, y = (torch.randn(n, n, device=part.device) for _ in range(2))
     def per_second(work, amount):
@@ -417,6 +418,7 @@ def main() -> int:
             row = run_part(part, work, min(limit, left)) if left > 5 else dict(part=work.__name__, failed='no time was left')
             found.append(row)
             print(json.dumps(row), flush=True)
+            if 'no GPU to compute on' in row.get('failed', ''): break
     for line in (lines := verdict(found)): print(line, flush=True)
     if args.save:
         card = re.sub(r'\W+', '-', found[0].get('machine', {}).get('gpu') or args.device).strip('-')

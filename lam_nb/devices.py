@@ -19,7 +19,8 @@ from .processes import core_count, process_count
 
 # %% ../nbs/03_devices.ipynb #no-gpu
 _DRIVERS = {13: 580, 12: 525, 11: 450}                 # CUDA's version -> oldest driver (NVIDIA's table)
-_OLDER = 'pip install torch torchvision --index-url https://download.pytorch.org/whl/cu126'
+_OLDER = ('pip uninstall -y torch torchvision; pip install "torch>=2.11" torchvision '
+          '--index-url https://download.pytorch.org/whl/cu126')
 
 def _hidden():
     "Whether CUDA_VISIBLE_DEVICES hides all GPUs: as a person sets it, or a queue for a job without one."

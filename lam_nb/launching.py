@@ -156,7 +156,9 @@ def _differences(run, saved, n_windows):
         return found
     if size != old:
         _change_processes(run, old, size, n_windows)
-        found.append(f'{size} process{"es" * (size > 1)} instead of {old}')
+        step = run.settings.batch_size * run.settings.accumulate
+        found.append(f'{size} process{"es" * (size > 1)} instead of {old}, so steps of {step * size} windows '
+                     f'instead of {step * old}')
     before = saved.get('versions', {})
     return found + [f'{k} is {v}, was {before[k]}' for k, v in _versions(run).items() if before.get(k, v) != v]
 
@@ -390,7 +392,9 @@ def start_training(
     check_folder(out, 'train', leaves)
     begun = _refuse_training(settings)
     machines = int(os.environ.get('GROUP_WORLD_SIZE') or settings.num_nodes)
-    print(run_line(*_here(settings), settings.precision, machines), flush=True)
+    n, gpus = _here(settings)
+    step = f'steps of {settings.batch_size * settings.accumulate * n * machines} windows'
+    print(f'{run_line(n, gpus, settings.precision, machines)}, {step}', flush=True)
     if not first_machine(settings.num_nodes, settings.rdzv_endpoint):
         _check_unused(out, 'train.ipynb', group)
         return out
@@ -466,13 +470,14 @@ def main(
     except Stopped as e: sys.exit(str(e))
     finally:
         if _is_first(settings): end_run(out)
-    if _is_first(settings): _print_result(runs, out)
+    if _is_first(settings): _print_result(runs, out, settings)
 
-def _print_result(runs, out):
+def _print_result(runs, out, settings):
     "The best epoch of each run, and how to get the report."
     print(runs[['seed', 'epoch', *_METRICS]].to_string(index=False))
     print(f'best checkpoint: {runs.best_checkpoint[runs.mAP.idxmax()]}')
-    print(f'for the report: papermill nbs/train.ipynb {out}/train.ipynb -f {out}/params.yaml')
+    more = ' -p num_nodes 1' * (settings.num_nodes > 1) + ' -p resume True' * (not settings.resume)
+    print(f'for the report: papermill nbs/train.ipynb {out}/train.ipynb -f {out}/params.yaml{more}')
 
 # %% ../nbs/27_launching.ipynb #main-parts
 def _given_settings(given):

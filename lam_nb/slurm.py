@@ -26,10 +26,11 @@ def submit_slurm(
 ): # submitit's job: .result() waits, .cancel() ends it, .stdout() shows its log
     "Submits a training as a job that is queued again until it is done."
     try: import submitit
-    except ImportError: raise ImportError('submit_slurm needs submitit: pip install "lam_nb[slurm]"') from None
+    except ImportError: raise ImportError('submit_slurm needs submitit: pip install submitit') from None
     starts = options.pop('slurm_max_num_timeout', _STARTS)
     executor = submitit.AutoExecutor(project_path(folder), cluster or 'slurm', slurm_max_num_timeout=starts)
-    asked = dict(gpus_per_node=int(settings.device != 'cpu'), timeout_min=max(1, round(hours * 60)))
+    gpus = options.get('gpus_per_node', int(settings.device != 'cpu'))
+    asked = dict(gpus_per_node=gpus, cpus_per_task=9 * gpus or 2, timeout_min=max(1, round(hours * 60)))
     executor.update_parameters(name='lam_nb', nodes=nodes, tasks_per_node=1, **asked | options)
     return executor.submit(_SlurmTraining(), _absolute(settings).model_dump())
 

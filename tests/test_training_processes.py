@@ -1,4 +1,5 @@
 "Several processes, on one machine or two: the same training, exact resume, signals, errors."
+import json
 import os
 import random
 import signal
@@ -7,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import ROOT
-from test_training import STATEFUL, as_arguments, finished, same_training, settings
+import yaml
+from conftest import ROOT, job, until
+from test_training import STATEFUL, as_arguments, finished, same, same_training, settings
 
 sys.path.insert(0, str(ROOT / 'tests/null_gpu'))
 import build
@@ -23,6 +23,7 @@ from lam_nb.evaluation import lam_metrics
 from lam_nb.scoring import EvaluateSettings, predict_split
 from lam_nb.processes import launch, rank_and_size
 from lam_nb.launching import train, train_process
+from lam_nb.training import TrainSettings
 
 pytestmark = pytest.mark.slow                                              # each process takes seconds to start
 TWO = dict(STATEFUL, num_processes=2, batch_size=5)                         # 40 windows: 4 batches of each process, so 2 steps
@@ -76,23 +77,14 @@ def test_a_signal_to_papermill_saves_first(sample, tmp_path, number):
     assert last.stat().st_mtime > begin or finished(tmp_path / 'run')['step'] in (0, n_batches)    # or it was just validating
 
 
-def until(condition, seconds):
-    "Whether it came true in so many seconds."
-    end = time.time() + seconds
-    while not condition() and time.time() < end: time.sleep(.1)
-    return condition()
-
-
 def test_metrics_are_those_of_the_saved_weights(whole, sample):
-    "Batch-norm statistics differ between processes; the best checkpoint still gives the metrics of metrics.json, in one and in two."
+    "Batch-norm statistics differ between processes; the best checkpoint still gives the metrics of metrics.json."
     s, metrics = whole
     assert metrics['processes'] == 2
     one = EvaluateSettings(data_dir=str(sample), checkpoint=metrics['best_checkpoint'], num_workers=0, num_processes=1, stride=s.val_stride)
-    tables = [predict_split(one.model_copy(update={'num_processes': n})) for n in (1, 2)]
-    assert abs(lam_metrics(tables[0])['mAP'] - metrics['mAP']) < 1e-9
-    assert abs(training.score_loss(tables[0], s.weights) - metrics['val_loss']) < 1e-6
-    pd.testing.assert_frame_equal(tables[0].drop(columns='score'), tables[1].drop(columns='score'))
-    assert np.abs(tables[0].score - tables[1].score).max() < 1e-6
+    table = predict_split(one)                                    # in two processes: test_inference.py
+    assert abs(lam_metrics(table)['mAP'] - metrics['mAP']) < 1e-9
+    assert abs(training.score_loss(table, s.weights) - metrics['val_loss']) < 1e-6
 
 
 def test_another_number_of_processes_goes_on_and_says_so(whole, tmp_path, capsys):
@@ -103,3 +95,30 @@ def test_another_number_of_processes_goes_on_and_says_so(whole, tmp_path, capsys
     metrics = train(s.model_copy(update=dict(out_dir=str(tmp_path), num_processes=1)))
     assert 'no longer bit-identical to an uninterrupted training: 1 process instead of 2' in capsys.readouterr().out
     assert metrics['epochs'] == 2 and 0.2 < metrics['train_loss'] < 2           # a mean of batch losses, whatever the number of processes
+
+
+def test_a_training_on_two_machines_is_queued_again_and_equals_two_processes(whole, cluster, sample, tmp_path):
+    "It gets the signal that comes before the time limit; the same job goes on. The first machine writes settings, results and the report."
+    s, _ = whole
+    recipe, out = tmp_path / 'recipe.yaml', tmp_path / 'run'
+    changes = s.model_dump(mode='json', exclude={'data_dir', 'out_dir'}) | dict(num_processes=1, epochs=2)
+    recipe.write_text(json.dumps(changes))
+    where = dict(DATA=str(sample), OUT=str(out), RECIPE=str(recipe), STEP='10')
+    first = job('train.sh', cluster, 'resume=false', **where)
+    assert until((out / 'checkpoints/last.pt').exists, 200), first.communicate()[0]
+    first.send_signal(signal.SIGTERM)
+    said = first.communicate(timeout=120)[0]
+    assert first.returncode != 0 and 'stopped by SIGTERM' in said, said
+    assert (tmp_path / 'requeued').read_text().split() == [cluster['SLURM_JOB_ID']]
+    assert not (tmp_path / 'given').exists()
+    second = job('train.sh', cluster, 'resume=false', SLURM_RESTART_COUNT='1', **where)         # as a user may have asked at first
+    said = second.communicate(timeout=300)[0]
+    assert second.returncode == 0 and 'resumed in epoch' in said and said.count('best checkpoint: ') == 1, said
+    assert said.count('1 process on each of 2 machines on the CPU') == said.count('steps of 20 windows') == 2, said
+    assert finished(out)['processes'] == 2 and same(finished(Path(s.out_dir)), finished(out))
+    assert json.loads((out / 'metrics.json').read_text())['processes'] == 2
+    given = (tmp_path / 'given').read_text().splitlines()                              # to papermill, for the report
+    assert given[:2] == ['nbs/train.ipynb', str(out / 'train.ipynb')] and given[2:4] == ['-f', str(out / 'params.yaml')]
+    again = TrainSettings(**yaml.safe_load((out / 'params.yaml').read_text()) | dict(num_nodes=1, resume=True))
+    train(again)
+    assert json.loads((out / 'metrics.json').read_text())['processes'] == 2

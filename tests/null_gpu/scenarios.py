@@ -25,7 +25,7 @@ from lam_nb.training import TrainSettings
 NBS = Path(__file__).resolve().parents[2] / 'nbs'
 DATA, FOLDER = (Path(path).resolve() for path in sys.argv[1:3])
 OPTIONS = dict(ema=.9, weight_decay=.1, clip_norm=1., label_smoothing=.1, colour=.2, blur=1., jitter=.1, accumulate=2, sampling='balanced')
-NOTEBOOKS = '03_devices 25_batches 26_training'.split()
+NOTEBOOKS = '03_devices 25_batches'.split()
 SMALL = dict(model='scenarios:Small')                           # writes its checkpoints faster
 
 
@@ -103,6 +103,14 @@ def first_minutes(name):
     sys.argv = ['first_gpu.py', '--tiny', '--only', 'hardware,correctness,step_rates,loader,nccl']
     import first_gpu
     assert first_gpu.main() == 1
+
+
+def torchrun(name, **arguments):
+    "The command, in a process that torchrun has started."
+    os.environ.update(TORCHELASTIC_RUN_ID='x', GROUP_RANK='0', GROUP_WORLD_SIZE='1')
+    given = settings(name, **SMALL).model_dump(exclude_defaults=True)
+    launching.main([f'{key}={value}' for key, value in given.items()])
+    assert json.loads((FOLDER / name / 'metrics.json').read_text())['processes'] == 2
 
 
 def counts_gpus(name, device='cuda'): print(usable_gpus(device), 'GPUs')
@@ -192,6 +200,7 @@ CARDS = {
     'V100': (counts_gpus, {}, '70')}
 TWO = {
     'two': (trains_and_evaluates, OPTIONS),
+    'torchrun': (torchrun, {}),
     'planted first_gpu': (planted, dict(mistake=first_gpu)),
     'planted same_gpu': (planted, dict(mistake=same_gpu))}
 
@@ -241,7 +250,8 @@ def main():
         for rank in ('0', '1'):
             environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', NULL_GPU_COUNT='2',
                                GLOO_SOCKET_IFNAME='lo', LAM_NB_MEETING=f'{meeting}/processes')
-            pids.append(fork(joins, name, dict(work=work, arguments=arguments), environment))
+            pids.append(fork(work, name, {}, environment) if work is torchrun else
+                        fork(joins, name, dict(work=work, arguments=arguments), environment))
         say(name, pids, 2)
 
 
