@@ -100,7 +100,7 @@ def stops(name):
 def first_minutes(name):
     "benchmarks/first_gpu.py with tiny sizes. Kernels that do nothing give wrong scores, which it must say."
     sys.path.insert(0, str(NBS.parent / 'benchmarks'))
-    sys.argv = ['first_gpu.py', '--tiny', '--only', 'hardware,correctness,step_rates,loader,nccl']
+    sys.argv = ['first_gpu.py', '--tiny', '--only', 'hardware,correctness,nccl']
     import first_gpu
     assert first_gpu.main() == 1
 
