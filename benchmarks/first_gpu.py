@@ -36,6 +36,7 @@ from lam_nb.models import BaselineLSTM, normalise
 from lam_nb.training import new_run, save_run
 from lam_nb.windows import FaceWindows, window_batches
 
+WINDOWS = 40 * 1_200_000                                                              # of 40 epochs of Ego4D at stride 3
 PRECISIONS = ['fp32', 'tf32', 'bf16', 'fp16']
 
 
@@ -189,7 +190,9 @@ def loader(part) -> dict:
                 way.step(ready)
             wait_for(part.device)
             seconds = time.perf_counter() - begin
-            row = dict(windows_per_s=round(n * batch / seconds, 1), waiting=round(waited / seconds, 3))
+            rate = n * batch / seconds
+            row = dict(windows_per_s=round(rate, 1), waiting=round(waited / seconds, 3),
+                       hours_of_official_recipe=round(WINDOWS / rate / 3600, 1))
             found[f'batch {batch}, {workers} workers'] = row | (dict(of_bare=round(row['windows_per_s'] / bare, 3)) if bare else {})
             batches.close()
     return found

@@ -1,33 +1,26 @@
 """Training steps a second: the official code's and ours, in turns, from the same first weights and batches.
 
-Usage: python benchmarks/training_step.py CHECKOUT [--batch 16] [--steps 2] [--rounds 3] [--compile]                  on the CPU
-       python benchmarks/training_step.py CHECKOUT --device cuda --faces_dir DIR [--batches 64,128,256,512] [--workers 8]
-CHECKOUT is a checkout of EGO4D/social-interactions, branch lam; its model, loss and optimizer are used as its run.py does, on batches
-already normalised. Ours begins with bytes: normalising is part of its step. Images are noise of 224 pixels. On a GPU, for windows from
-the face store DIR: also the best batch, the fraction of time in which no batch was ready, beside the bare model on data already there,
-memory, utilisation, and the hours of 40 epochs of 1.2 million windows. Writes benchmarks/results/training_step-DEVICE.json.
+Usage: python benchmarks/training_step.py CHECKOUT [--batch 16] [--steps 2] [--rounds 3] [--compile]
+On the CPU; for a GPU see first_gpu.py. CHECKOUT is a checkout of EGO4D/social-interactions, branch lam; its model, loss and optimizer are
+used as its run.py does, on batches already normalised. Ours begins with bytes: normalising is part of its step. Images are noise of 224
+pixels. Writes benchmarks/results/training_step-cpu.json.
 """
 import argparse
 import multiprocessing as mp
-import statistics
-import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
-import numpy as np
 import torch
 from measure import in_turns, save, timed
 from torch import nn
 
 from lam_nb.batches import WindowData
-from lam_nb.devices import keep_memory, set_arithmetic
+from lam_nb.devices import keep_memory
 from lam_nb.models import normalise
 from lam_nb.training import TrainSettings, new_run, train_step
-from lam_nb.windows import FaceWindows, window_batches
 
-WEIGHTS, WINDOWS, EPOCHS = [0.136, 0.864], 1_200_000, 40
+WEIGHTS = [0.136, 0.864]
 
 
 def official_model(checkout: Path) -> nn.Module:
@@ -37,6 +30,12 @@ def official_model(checkout: Path) -> nn.Module:
     sys.path.insert(0, str(checkout))
     from model.model import BaselineLSTM
     return BaselineLSTM(types.SimpleNamespace(checkpoint=None, rank=0, eval=False))
+
+
+def set_official_arithmetic():
+    "As the official run.py leaves PyTorch."
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
 
 
 def settings(precision: str, compiled: bool = False, **others) -> TrainSettings:
@@ -120,88 +119,15 @@ def on_cpu(args) -> dict:
     return dict(windows_per_s=rates, times_the_official={k: round(v / rates['official'], 2) for k, v in rates.items()}, first_loss=losses)
 
 
-# On a GPU
-
-def set_official_arithmetic():
-    "As the official run.py leaves PyTorch."
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
-
-
-def gpu_ways(theirs, state, device) -> dict:
-    "Name -> (way, what sets its arithmetic)."
-    exact, fast = lambda: set_arithmetic('fp32'), lambda: set_arithmetic('auto')
-    return {'official': (lambda: Official(theirs, device), set_official_arithmetic),
-            'ours, fp32': (lambda: Ours(state, device, 'fp32'), exact), 'ours, tf32': (lambda: Ours(state, device, 'fp32'), fast),
-            'ours, bf16': (lambda: Ours(state, device, 'bf16'), fast),
-            'ours, bf16, compiled': (lambda: Ours(state, device, 'bf16', True), fast)}
-
-
-def bare_rate(make, arithmetic, size: int, args, device) -> dict | None:
-    "Windows a second and GB of a way on a batch already on the GPU; None if it does not fit."
-    try:
-        arithmetic()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        way, batch = make(), noise_batch(size, args.size, device)
-        steps(way, batch, 10)
-        rates = [timed(steps, way, batch, 20) for _ in range(args.rounds)]
-        return dict(windows_per_s=round(statistics.median(rates), 1), GB=round(torch.cuda.max_memory_allocated() / 1e9, 1))
-    except torch.cuda.OutOfMemoryError: return None
-
-
-def utilisation() -> str:
-    "What nvidia-smi says at this moment: GPU and memory, for each GPU."
-    query = ['nvidia-smi', '--query-gpu=utilization.gpu,memory.used', '--format=csv,noheader']
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def with_data(make, arithmetic, size: int, args, device) -> dict:
-    "The same from a face store: windows a second, fraction of time in which no batch was ready, utilisation half-way."
-    arithmetic()
-    windows = FaceWindows(args.faces_dir, sorted(p.stem for p in args.faces_dir.glob('[!.]*.arrow')), stride=3)
-    n, way, waited, used = 20 + 50 * args.steps, make(), 0., ''
-    order = np.resize(np.random.default_rng(0).permutation(len(windows)), n * size)
-    batches = window_batches(windows, np.split(order, n), args.workers, device)
-    for i in range(n):
-        if i == 20: begin = (wait_for(device), time.perf_counter())[1]            # after warming up
-        before = time.perf_counter()
-        batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
-        waited += time.perf_counter() - before if i >= 20 else 0
-        way.step(batch)
-        if i == n // 2: used = utilisation()
-    wait_for(device)
-    seconds = time.perf_counter() - begin
-    return dict(windows_per_s=round((n - 20) * size / seconds, 1), share_waiting=round(waited / seconds, 3), utilisation=used)
-
-
-def on_gpu(args) -> dict:
-    "All that is asked of a GPU."
-    device, theirs = torch.device('cuda', 0), official_model(args.checkout)
-    state, sizes = {k: v.clone() for k, v in theirs.state_dict().items()}, [int(b) for b in args.batches.split(',')]
-    ways = gpu_ways(theirs, state, device)
-    bare = {name: {size: bare_rate(*way, size, args, device) for size in sizes} for name, way in ways.items()}
-    best = max((size for size in sizes if bare['ours, bf16'][size]), key=lambda size: bare['ours, bf16'][size]['windows_per_s'])
-    loaded = {size: with_data(*ways['ours, bf16'], size, args, device) for size in {sizes[0], best}} if args.faces_dir else {}
-    for size, figures in loaded.items():
-        figures['share_of_bare'] = round(figures['windows_per_s'] / bare['ours, bf16'][size]['windows_per_s'], 3)
-        figures['hours_of_official_recipe'] = round(WINDOWS * EPOCHS / figures['windows_per_s'] / 3600, 1)
-    return dict(on_data_already_there=bare, best_batch_bf16=best, from_a_face_store=loaded)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkout', type=Path)
-    numbers = dict(batch=16, size=224, steps=2, rounds=3, workers=2)
+    numbers = dict(batch=16, size=224, steps=2, rounds=3)
     for name, default in numbers.items(): parser.add_argument(f'--{name}', type=int, default=default)
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--compile', action='store_true')
-    parser.add_argument('--batches', default='64,128,256,512')
-    parser.add_argument('--faces_dir', type=Path)
     args = parser.parse_args()
     args.checkout = args.checkout.resolve()
-    figures = on_gpu(args) if args.device == 'cuda' else on_cpu(args)
-    save(f'training_step-{args.device}', ' '.join(['python benchmarks/training_step.py CHECKOUT', *sys.argv[2:]]), **figures,
+    save('training_step-cpu', ' '.join(['python benchmarks/training_step.py CHECKOUT', *sys.argv[2:]]), **on_cpu(args),
          threads=torch.get_num_threads(), settings={name: getattr(args, name) for name in numbers})
 
 

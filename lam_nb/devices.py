@@ -10,6 +10,7 @@ __all__ = ['usable_gpus', 'choose_device', 'chosen_precision', 'half_type', 'aut
 import ctypes, os, re, shutil, warnings
 from collections import Counter
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -89,13 +90,12 @@ def choose_device(
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
 
 # %% ../nbs/03_devices.ipynb #precision
+@cache
 def _cpu_has_bf16():
     "Whether this processor has bfloat16 instructions (without them bfloat16 is slower than float32)."
     try: flags = Path('/proc/cpuinfo').read_text().split()
     except OSError: return False
     return 'avx512_bf16' in flags or 'amx_bf16' in flags or 'bf16' in flags
-
-def _capability(device): return torch.cuda.get_device_capability(device)
 
 def chosen_precision(
     precision: str, # 'auto', 'fp32', 'tf32', 'bf16' or 'fp16'
@@ -105,8 +105,8 @@ def chosen_precision(
     on_gpu = device.type == 'cuda'
     if precision not in ('auto', 'bf16'): return precision
     if torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16(): return 'bf16'
-    if precision == 'auto': return 'fp16' if on_gpu and _capability(device) >= (7, 0) else 'tf32'
-    if not on_gpu: return precision                                                # slow, but it can be tried
+    if not on_gpu: return 'tf32' if precision == 'auto' else precision       # bf16 is slow here, but can be tried
+    if precision == 'auto': return 'fp16' if torch.cuda.get_device_capability(device) >= (7, 0) else 'tf32'
     name = torch.cuda.get_device_name(device)
     raise ValueError(f'precision = bf16, but {name} does not compute with bfloat16: use fp16, or auto')
 

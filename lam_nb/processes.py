@@ -294,11 +294,11 @@ def first_machine(
     rdzv_endpoint: str = '', # host:port of one of them
 ) -> bool: # whether this is the one that writes settings and reports
     "Whether this machine is the one that `rdzv_endpoint` names (under srun: the job's first), or the only one."
-    from torch.distributed.elastic.rendezvous.utils import _matches_machine_hostname
     if 'GROUP_RANK' in os.environ: return os.environ['GROUP_RANK'] == '0'                     # torchrun
-    if num_nodes > 1 and int(os.environ.get('SLURM_STEP_NUM_NODES') or 1) == num_nodes:
-        return os.environ.get('SLURM_NODEID') == '0'
-    return num_nodes == 1 or _matches_machine_hostname(rdzv_endpoint.rpartition(':')[0].strip('[]'))
+    if num_nodes == 1: return True
+    if int(os.environ.get('SLURM_STEP_NUM_NODES') or 1) == num_nodes: return os.environ.get('SLURM_NODEID') == '0'
+    from torch.distributed.elastic.rendezvous.utils import _matches_machine_hostname
+    return _matches_machine_hostname(rdzv_endpoint.rpartition(':')[0].strip('[]'))
 
 # %% ../nbs/01_processes.ipynb #peak-mb
 def peak_mb() -> float: # MB; NaN without /proc

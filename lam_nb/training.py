@@ -318,15 +318,16 @@ class _EpochLog:
         run, stop = self.run, any_process(bool(asked), self.run.group)
         run.writer.check()
         whole = stop or run.step == len(self.batches)                     # what follows may be cut short
-        if whole or self.due(): self.read_losses()
-        if rank_and_size()[0] == 0 and (whole or self.due()): save_run(run, beside=not whole)
+        if whole or self.due():
+            self.read_losses()
+            if rank_and_size()[0] == 0: save_run(run, beside=not whole)
         if stop: self.stop(asked)
 
     def due(self):
         "Whether it is time for rank 0 to save."
-        run, s = self.run, self.run.settings
-        by_count = s.save_every and run.step % s.save_every < s.accumulate
-        return rank_and_size()[0] == 0 and (by_count or time.monotonic() - run.saved > 60 * s.save_minutes)
+        step, s, minutes = self.run.step, self.run.settings, (time.monotonic() - self.run.saved) / 60
+        by_count = s.save_every and step % s.save_every < s.accumulate
+        return rank_and_size()[0] == 0 and (by_count or minutes > s.save_minutes)
 
     def end_epoch(self, asked):                      # a request that came after the last batch, which is saved
         if any_process(bool(asked), self.run.group): self.stop(asked)
@@ -369,7 +370,6 @@ def _checked_step(run, model, data, batches, batch, *how):
         if not out_of_memory(e): raise
         reason = str(e).splitlines()[0][:200]
     run.optimizer.zero_grad(set_to_none=True)
-    del batch
     items, s = batches[run.step], run.settings
     advice = fitting_batch(lambda n: _attempt(run, data, items[:n]), len(items), s.accumulate)
     raise MemoryError(f'a batch of {len(items)} does not fit into the memory of {_device(run)} ({reason}): '

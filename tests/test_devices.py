@@ -1,28 +1,24 @@
 "Which device and which precision: every cause why there is no GPU, by name; what each precision does to a training on the CPU."
 import os
+import sys
 import warnings
 
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import ROOT
 from test_training import finished, same, settings
+
+sys.path.insert(0, str(ROOT / 'tests/null_gpu'))
+from small import Small
 
 from lam_nb import devices, launching, training
 from lam_nb.batches import WindowData, more_workers, window_loss
 from lam_nb.devices import chosen_precision, run_line, usable_gpus, worker_count
 from lam_nb.launching import train, train_windows
-from lam_nb.models import MODELS, FaceModel
+from lam_nb.models import MODELS
 from lam_nb.runs import Progress
 from lam_nb.training import TrainSettings, make_optimizer, new_run, train_epoch
-
-
-class Small(FaceModel):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.lstm, self.last = torch.nn.Conv2d(3, 8, 5, 4), torch.nn.LSTM(8, 8, batch_first=True), torch.nn.Linear(8, 2)
-
-    def features(self, faces): return self.conv(faces).mean((2, 3))
-    def classify(self, features): return self.last(self.lstm(features)[0][:, 3])
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch._dynamo                                             # every optimiz
 
 from lam_nb import batches, launching, processes, training
 from lam_nb.devices import usable_gpus
-from lam_nb.models import FaceModel, read_checkpoint
+from lam_nb.models import read_checkpoint
 from lam_nb.scoring import EvaluateSettings, predict_process
 from lam_nb.training import TrainSettings
 
@@ -26,17 +26,7 @@ NBS = Path(__file__).resolve().parents[2] / 'nbs'
 DATA, FOLDER = (Path(path).resolve() for path in sys.argv[1:3])
 OPTIONS = dict(ema=.9, weight_decay=.1, clip_norm=1., label_smoothing=.1, colour=.2, blur=1., jitter=.1, accumulate=2, sampling='balanced')
 NOTEBOOKS = '03_devices 25_batches'.split()
-SMALL = dict(model='scenarios:Small')                           # writes its checkpoints faster
-
-
-class Small(FaceModel):
-    "A convolution and an LSTM."
-    def __init__(self):
-        super().__init__()
-        self.conv, self.lstm, self.last = torch.nn.Conv2d(3, 8, 5, 4), torch.nn.LSTM(8, 8, batch_first=True), torch.nn.Linear(8, 2)
-
-    def features(self, faces): return self.conv(faces).mean((2, 3))
-    def classify(self, features): return self.last(self.lstm(features)[0][:, 3])
+SMALL = dict(model='small:Small')
 
 
 def settings(name, **changes) -> TrainSettings:
@@ -55,10 +45,11 @@ def trains(name, computes='bf16', **changes):
     assert saved['versions']['device'].startswith('null GPU') and ('scaler' in saved) == (computes == 'fp16')
 
 
-def trains_on(name):
+def trains_on(name, **changes):
     "Saves after every step, beside the training; then another epoch from there."
-    trains(name, save_every=1, schedule='constant', warmup=0)
-    metrics = launching.train_process(settings(name, epochs=2, schedule='constant', warmup=0).model_dump())
+    steady = dict(schedule='constant', warmup=0, **changes)
+    trains(name, save_every=1, **steady)
+    metrics = launching.train_process(settings(name, epochs=2, **steady).model_dump())
     assert metrics['epochs'] == 2
 
 
@@ -69,7 +60,7 @@ def trains_and_evaluates(name, **changes):
     evaluates(name, checkpoint=metrics['best_checkpoint'])
 
 
-def evaluates(name, checkpoint=str(FOLDER / 'one/checkpoints/best.pt'), **changes):
+def evaluates(name, checkpoint=str(FOLDER / 'all options/checkpoints/best.pt'), **changes):
     s = EvaluateSettings(data_dir=str(DATA), out_dir=str(FOLDER / f'{name}-val'), checkpoint=checkpoint, device='cuda', stride=8,
                          flip=True, **changes)
     table = predict_process(s.model_dump())
@@ -183,7 +174,7 @@ def same_gpu():
 
 # name: what it does, its arguments, number of GPUs, environment
 ONE = {
-    'one': (trains_on, {}),
+    'one': (trains_on, SMALL),
     'all options': (trains, OPTIONS),
     'tf32': (trains, dict(precision='tf32', computes='tf32', **SMALL)),
     'fp16, clipped': (trains, dict(precision='fp16', computes='fp16', clip_norm=1., **SMALL)),
