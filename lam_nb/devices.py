@@ -22,6 +22,7 @@ from .processes import core_count, process_count
 _DRIVERS = {13: 580, 12: 525, 11: 450}                 # CUDA's version -> oldest driver (NVIDIA's table)
 _OLDER = ('pip uninstall -y torch torchvision; pip install "torch>=2.11" torchvision '
           '--index-url https://download.pytorch.org/whl/cu126')
+_JOB_GPUS = 'SLURM_JOB_GPUS', 'SLURM_STEP_GPUS', 'SLURM_GPUS_ON_NODE', 'SLURM_GPUS_PER_NODE'
 
 def _hidden():
     "Whether CUDA_VISIBLE_DEVICES hides all GPUs: as a person sets it, or a queue for a job without one."
@@ -35,6 +36,7 @@ def _no_code(capability, codes):
     if not found or any(fits(*one) for one in found): return ''
     return 'too new' if capability > max(tuple(made) for _, *made in found) else 'too old'
 
+# %% ../nbs/03_devices.ipynb #no-gpu-cause
 def _no_gpu():
     "Why this process has no GPU to compute on; '' if it has."
     if torch.cuda.is_available():
@@ -58,8 +60,6 @@ def _no_gpu():
         return 'this Slurm job asked for no GPU: --gpus-per-node=1 (or --gres=gpu:1)'
     if driver: return f'the driver {driver} is there, but CUDA does not start: does nvidia-smi see the GPU?'
     return 'no NVIDIA driver was found; a container needs --gpus all'
-
-_JOB_GPUS = 'SLURM_JOB_GPUS', 'SLURM_STEP_GPUS', 'SLURM_GPUS_ON_NODE', 'SLURM_GPUS_PER_NODE'
 
 def _signs_of_gpu():
     "What shows that this machine has a GPU, or that a job asked for one."

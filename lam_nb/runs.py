@@ -333,7 +333,8 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
         commit=_git('rev-parse', 'HEAD'), dirty=None if changes is None else bool(changes),
         python=platform.python_version(), versions={name: _version(name) for name in _PACKAGES},
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
-        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())], driver=_driver(),
+        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **(dict(driver=_driver()) if _driver() else {}),
         started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
 # %% ../nbs/00_runs.ipynb #moved
