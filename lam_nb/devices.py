@@ -105,7 +105,7 @@ def chosen_precision(
     on_gpu = device.type == 'cuda'
     if precision not in ('auto', 'bf16'): return precision
     if torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bf16(): return 'bf16'
-    if not on_gpu: return 'tf32' if precision == 'auto' else precision       # bf16 is slow here, but can be tried
+    if not on_gpu: return 'tf32' if precision == 'auto' else precision     # bf16 is slow here, but can be tried
     if precision == 'auto': return 'fp16' if torch.cuda.get_device_capability(device) >= (7, 0) else 'tf32'
     name = torch.cuda.get_device_name(device)
     raise ValueError(f'precision = bf16, but {name} does not compute with bfloat16: use fp16, or auto')

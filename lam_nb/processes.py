@@ -296,7 +296,7 @@ def first_machine(
     "Whether this machine is the one that `rdzv_endpoint` names (under srun: the job's first), or the only one."
     if 'GROUP_RANK' in os.environ: return os.environ['GROUP_RANK'] == '0'                     # torchrun
     if num_nodes == 1: return True
-    if int(os.environ.get('SLURM_STEP_NUM_NODES') or 1) == num_nodes: return os.environ.get('SLURM_NODEID') == '0'
+    if os.environ.get('SLURM_STEP_NUM_NODES') == str(num_nodes): return os.environ.get('SLURM_NODEID') == '0'
     from torch.distributed.elastic.rendezvous.utils import _matches_machine_hostname
     return _matches_machine_hostname(rdzv_endpoint.rpartition(':')[0].strip('[]'))
 

@@ -318,16 +318,10 @@ class _EpochLog:
         run, stop = self.run, any_process(bool(asked), self.run.group)
         run.writer.check()
         whole = stop or run.step == len(self.batches)                     # what follows may be cut short
-        if whole or self.due():
+        if whole or _is_due(run):
             self.read_losses()
             if rank_and_size()[0] == 0: save_run(run, beside=not whole)
         if stop: self.stop(asked)
-
-    def due(self):
-        "Whether it is time for rank 0 to save."
-        step, s, minutes = self.run.step, self.run.settings, (time.monotonic() - self.run.saved) / 60
-        by_count = s.save_every and step % s.save_every < s.accumulate
-        return rank_and_size()[0] == 0 and (by_count or minutes > s.save_minutes)
 
     def end_epoch(self, asked):                      # a request that came after the last batch, which is saved
         if any_process(bool(asked), self.run.group): self.stop(asked)
@@ -337,6 +331,12 @@ class _EpochLog:
         raise Stopped(_stop_message(gather_values(asked, self.run.group), self.run, len(self.batches)))
 
 # %% ../nbs/26_training.ipynb #loop-parts
+def _is_due(run):
+    "Whether it is time for rank 0 to save."
+    s, minutes = run.settings, (time.monotonic() - run.saved) / 60
+    by_count = s.save_every and run.step % s.save_every < s.accumulate
+    return rank_and_size()[0] == 0 and (by_count or minutes > s.save_minutes)
+
 def _note(run):
     "What `Progress` shows beside the rate."
     epoch, loss, wait = run.epoch + 1, run.loss_sum / max(run.loss_steps, 1), run.waited / (run.seconds or 1)
