@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['LOOKING', 'NOT_LOOKING', 'DARK', 'GREY', 'PALE', 'COLOURS', 'NAMES', 'SPLIT_COLOURS', 'COLUMN', 'PAGE', 'DOTTED',
-           'STYLE', 'RUN_STYLES', 'KINDS', 'set_style', 'styled', 'short_group', 'precision_recall', 'roc',
+           'FPS', 'STYLE', 'RUN_STYLES', 'KINDS', 'set_style', 'styled', 'short_group', 'precision_recall', 'roc',
            'precision_recall_of', 'confusion_matrix', 'score_histogram', 'calibration', 'contact_sheet', 'timeline',
            'confident_rows', 'row_caption', 'gallery', 'intervals', 'slices', 'around_borders', 'differences',
            'training_curves', 'training_curves_of', 'face_sizes', 'track_lengths', 'positives']
 
 # %% ../nbs/30_figures.ipynb #imports
 from functools import wraps
+from inspect import Parameter, signature
+from textwrap import fill
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.font_manager import get_font_names
 from matplotlib.patches import ConnectionPatch, Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter, MaxNLocator, MultipleLocator, NullLocator, PercentFormatter, StrMethodFormatter)
 
 from .predictions import check_predictions, labels_and_scores
 from .evaluation import average_precision, precision_recall_points
@@ -29,37 +33,84 @@ NAMES = {1: 'looking', 0: 'not looking', -1: 'label not known'}
 SPLIT_COLOURS = {'train': '#222222', 'val': '#009E73', 'test': '#AA4499'}
 COLUMN, PAGE = 3.4, 7.0   # inches
 DOTTED = (0, (1, 2))      # dash pattern of reference lines
+FPS = 30                  # frames per second of Ego4D's clips
+_EDGES = -0.02, 1.02      # limits of an axis from 0 to 1: what lies at its ends is seen whole
 STYLE = {
-    'font.size': 8, 'axes.labelsize': 8, 'axes.titlesize': 8, 'xtick.labelsize': 7, 'ytick.labelsize': 7,
-    'legend.fontsize': 7, 'text.color': DARK, 'axes.labelcolor': DARK, 'axes.edgecolor': GREY,
+    'font.size': 8, 'axes.titlesize': 'medium', 'xtick.labelsize': 'small', 'ytick.labelsize': 'small',
+    'legend.fontsize': 'small', 'text.color': DARK, 'axes.labelcolor': DARK, 'axes.edgecolor': GREY,
     'xtick.color': GREY, 'ytick.color': GREY, 'xtick.labelcolor': DARK, 'ytick.labelcolor': DARK,
     'axes.linewidth': 0.6, 'xtick.major.width': 0.6, 'ytick.major.width': 0.6, 'lines.linewidth': 1.4,
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlelocation': 'left',
     'figure.facecolor': 'white', 'axes.facecolor': 'white', 'savefig.facecolor': 'white',
-    'figure.constrained_layout.use': True,
-    'figure.dpi': 110, 'svg.fonttype': 'none', 'pdf.fonttype': 42,   # text in SVG files stays text
-    'text.parse_math': False}                                        # names of runs are no formulas
+    'figure.constrained_layout.use': True, 'figure.dpi': 110,
+    'figure.figsize': [6.4, 4.801],                        # nobody's choice: stands for a figure's natural size
+    'svg.fonttype': 'none', 'pdf.fonttype': 42,            # text stays text
+    'text.parse_math': False}                              # names of runs are no formulas
+
+
+def _kit_style():
+    "The kit's style, without what the user has set otherwise."
+    return {k: v for k, v in STYLE.items() if mpl.rcParams[k] == mpl.rcParamsDefault[k]}
 
 
 def set_style() -> None:
     "Use the kit's style for all figures of this process, also for those that others draw."
-    mpl.rcParams.update(STYLE)
+    mpl.rcParams.update(_kit_style())
 
 # %% ../nbs/30_figures.ipynb #styled
+def _width(natural):
+    "The width of a figure in inches: the user's, or else this one."
+    given = mpl.rcParams['figure.figsize']
+    return natural if given == STYLE['figure.figsize'] else given[0]
+
+
+def _size(width, height):
+    "The size of a figure in inches: the user's, or else this one."
+    given = mpl.rcParams['figure.figsize']
+    return (width, height) if given == STYLE['figure.figsize'] else given
+
+
+def _font_names():
+    "Installed fonts for `serif` and the like: a figure looks fonts up when it is saved, without its style."
+    known, named = set(get_font_names()), []
+    for family in mpl.rcParams['font.family']:
+        names = mpl.rcParams.get(f'font.{family}', [family])
+        named.append(next((name for name in names if name in known), names[0]))
+    return list(dict.fromkeys([*named, 'DejaVu Sans']))             # the last one has every sign
+
+
+def _settle_style():
+    "In the context of a style: fonts by name, a light ground, names of runs as they are."
+    mpl.rcParams['font.family'] = _font_names()
+    if sum(mpl.colors.to_rgb(mpl.rcParams['text.color'])) > 1.5:    # light text: made for a dark ground
+        mpl.rcParams.update({k: v for k, v in STYLE.items() if 'color' in k})
+    if not mpl.rcParams['text.parse_math']:
+        mpl.rcParams.update({'text.usetex': False, 'axes.formatter.use_mathtext': False})
+
+
 def styled(
     draw,   # a function that returns a Figure
-):          # the same function in the kit's style
-    "Decorator: draw in the kit's style, and close the figure, so that a notebook shows it once."
+):          # the same function in the kit's style, with one more argument: style=
+    "Decorator: draw in the kit's style and in `style=`; the figure is closed: a notebook shows it once."
     @wraps(draw)
-    def inner(*args, **kwargs):
+    def inner(*args, style=None, **kwargs):
         before = set(plt.get_fignums())
         try:
-            with mpl.rc_context(STYLE): return draw(*args, **kwargs)
+            with mpl.rc_context(_kit_style()), plt.style.context({} if style is None else style):
+                _settle_style()
+                return draw(*args, **kwargs)
         finally:
             for number in set(plt.get_fignums()) - before: plt.close(number)      # also after an error
+    own, extra = signature(draw), Parameter('style', Parameter.KEYWORD_ONLY, default=None)
+    inner.__signature__ = own.replace(parameters=[*own.parameters.values(), extra])
     return inner
 
 # %% ../nbs/30_figures.ipynb #helpers
+def _lines(inches):
+    "The height of lines of text, which grows with the text."
+    return inches * max(1, mpl.rcParams['font.size'] / STYLE['font.size'])
+
+
 def _not_defined(ax, why):
     "Say in the axes that there is nothing to draw; returns the figure."
     ax.text(0.5, 0.5, f'not defined:\n{why}', transform=ax.transAxes, ha='center', va='center', color=GREY)
@@ -67,12 +118,24 @@ def _not_defined(ax, why):
     return ax.figure
 
 
+def _space(ax):
+    "Width and height of the axes in points, as far as they are known by now."
+    ax.figure.draw_without_rendering()
+    box = ax.get_window_extent()
+    return box.width * 72 / ax.figure.dpi, box.height * 72 / ax.figure.dpi
+
+
 def _key(ax, *words):
-    "Up to three coloured words (text, colour) above the axes, from left to right, in place of a legend."
-    positions = [(0, 'left'), (0.5, 'center'), (1, 'right')] if len(words) == 3 else [(0, 'left'), (1, 'right')]
-    for (text, colour), (x, side) in zip(words, positions):
-        ax.annotate(text, (x, 1), xytext=(0, 4), xycoords='axes fraction', textcoords='offset points', ha=side,
-                    va='bottom', color=colour)
+    "Coloured words (text, colour) above the axes: side by side, or one a line where they are too long."
+    texts = [ax.annotate(text, (0, 1), xytext=(0, 4), xycoords='axes fraction', textcoords='offset points',
+                         va='bottom', color=colour) for text, colour in words]
+    width = [t.get_window_extent().width * 72 / ax.figure.dpi for t in texts]
+    beside = sum(width) + (abs(width[0] - width[-1]) if len(width) == 3 else 0) < 0.95 * _space(ax)[0]
+    for i, text in enumerate(texts):
+        if not beside: text.set_y(4 + 1.3 * text.get_size() * (len(texts) - 1 - i))
+        elif i:
+            text.xy = i / (len(texts) - 1), 1
+            text.set_ha('right' if i + 1 == len(texts) else 'center')
 
 
 def _move_apart(heights, gap):
@@ -83,20 +146,40 @@ def _move_apart(heights, gap):
     return out
 
 
-def _end_labels(ax, entries, gap=0.09):
+def _end_labels(ax, entries):
     "Words right of the axes at heights y, moved apart where they would overlap; entries are (y, text, colour)."
     low, high = ax.get_ylim()
     entries = sorted(entries, key=lambda e: e[0])
+    gap = 1.25 * mpl.rcParams['font.size'] / _space(ax)[1]
     heights = _move_apart([float(np.clip((y - low) / (high - low), 0, 1)) for y, _, _ in entries], gap)
     for y, (_, text, colour) in zip(heights, entries):
         ax.annotate(text, (1, y), xytext=(4, 0), xycoords='axes fraction', textcoords='offset points',
                     va='center', color=colour)
 
 # %% ../nbs/30_figures.ipynb #short-group
-def _legend(ax, lines, names, **options):
-    "A legend with these names as they are, also those that begin with an underscore."
-    legend = ax.legend(lines, [f'{i}' for i in range(len(lines))], frameon=False, **options)
+def _letters(inches):
+    "How many letters of small text fit there."
+    return int(inches * 72 / (0.48 * mpl.rcParams['font.size']))
+
+
+def _short_names(names, letters):
+    "Names with the middle left out where they are too long, as long as they differ."
+    half = max(letters // 2 - 1, 5)
+    short = [n if len(n) <= letters else f'{n[:half]}…{n[-half:]}' for n in map(str, names)]
+    return short if len(set(short)) == len(set(names)) else [*map(str, names)]
+
+
+def _legend(fig, lines, names):
+    "A legend below the axes with these names as they are, also those that begin with an underscore."
+    columns = max(1, min(3, len(names), _letters(fig.get_figwidth()) // (max(map(len, names)) + 6)))
+    legend = fig.legend(lines, [f'{i}' for i in range(len(lines))], frameon=False, loc='outside lower center',
+                        handlelength=3.2, ncols=columns)
     for text, name in zip(legend.get_texts(), names): text.set_text(name)
+
+
+def _count_axis(axis):
+    "Numbers on an axis with thousands separated."
+    axis.set_major_formatter(StrMethodFormatter('{x:,.10g}'))
 
 
 def short_group(
@@ -133,25 +216,37 @@ def _draw_precision_recall(ax, labels, scores, **style):
     return average_precision(labels, scores)
 
 
+def _say_random(ax, height, colour, below):
+    "The word at a random baseline, away from the other class's, but never outside the axes."
+    below = height > 0.12 if below else height > 0.88
+    ax.annotate('random', (0.01, height), xytext=(0, -2 if below else 1), textcoords='offset points',
+                color=colour, fontsize='small', va='top' if below else 'bottom')
+
+
 @styled
 def precision_recall(
     predictions: pd.DataFrame,   # predictions table
 ) -> plt.Figure:
     "Precision over recall of both classes, with the official AP."
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
-    ax.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
+    fig, ax = plt.subplots(figsize=_size(COLUMN, 2.7))
+    ax.set(xlabel='recall', ylabel='precision', xlim=_EDGES, ylim=_EDGES)
     if why := _lacking(predictions): return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)
     words = []
     for value, y, s in ((1, labels, scores), (0, 1 - labels, 1 - scores)):
         ap, colour = _draw_precision_recall(ax, y, s, color=COLOURS[value]), COLOURS[value]
         ax.axhline(y.mean(), color=colour, linestyle=DOTTED, linewidth=0.8)
-        ax.text(0.015, y.mean() - 0.015, 'random', color=colour, fontsize=7, va='top')
+        _say_random(ax, y.mean(), colour, below=(y.mean(), value) < (0.5, 1))
         words.append((f'{NAMES[value]}: AP {ap:.3f}', colour))
     _key(ax, *words)
     return fig
 
 # %% ../nbs/30_figures.ipynb #roc
+def _plain(threshold):
+    "A threshold with three digits, but 0.9999 is not 1."
+    return f'{threshold:.3g}' if threshold < 0.9995 else f'{threshold:g}'
+
+
 @styled
 def roc(
     predictions: pd.DataFrame,   # predictions table
@@ -159,17 +254,19 @@ def roc(
 ) -> plt.Figure:
     "Receiver operating characteristic, with the point of the threshold."
     from sklearn.metrics import roc_auc_score, roc_curve                # takes seconds, only needed here
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.7))
-    ax.set(xlabel='false positive rate', ylabel='recall (true positive rate)', xlim=(-0.01, 1), ylim=(0, 1.02))
+    fig, ax = plt.subplots(figsize=_size(COLUMN, 2.7))
+    ax.set(xlabel='false positive rate', ylabel='recall (true positive rate)', xlim=_EDGES, ylim=_EDGES)
     if why := _lacking(predictions): return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)
     false, true, _ = roc_curve(labels, scores)
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=DOTTED, linewidth=0.8)
-    ax.text(0.62, 0.58, 'random', color=GREY, fontsize=7, va='top')
+    ax.text(0.62, 0.58, 'random', color=GREY, fontsize='small', va='top')
     ax.plot(*_thin(false, true), color=DARK)
     point = tuple((scores >= threshold)[labels == value].mean() for value in (0, 1))
-    ax.plot(*point, 'o', color=DARK, markersize=4)
-    ax.annotate(f'score ≥ {threshold:.3g}', point, xytext=(6, -6), textcoords='offset points', va='top')
+    ax.plot(*point, 'o', color=DARK, markersize=4, clip_on=False, zorder=3)
+    right, low = point[0] > 0.6, point[1] < 0.2                         # the words stay inside the axes
+    ax.annotate(f'score ≥ {_plain(threshold)}', point, xytext=(-6 if right else 6, 5 if low else -5),
+                textcoords='offset points', ha='right' if right else 'left', va='bottom' if low else 'top')
     _key(ax, (f'AUROC {roc_auc_score(labels, scores):.3f}', DARK))
     return fig
 
@@ -190,15 +287,15 @@ def precision_recall_of(
     runs: dict,   # name -> predictions table
 ) -> plt.Figure:
     "Precision over recall of *looking* for several models, with their official AP."
-    fig, ax = plt.subplots(figsize=(COLUMN * 1.35, 2.9))
-    ax.set(xlabel='recall of looking', ylabel='precision of looking', xlim=(0, 1), ylim=(0, 1.02))
+    fig, ax = plt.subplots(figsize=_size(COLUMN * 1.35, 2.6 + 0.15 * len(runs)))
+    ax.set(xlabel='recall of looking', ylabel='precision of looking', xlim=_EDGES, ylim=_EDGES)
     reasons = [f'{name}: {why}' for name, table in runs.items() if (why := _lacking(table))]
     if reasons or not runs: return _not_defined(ax, reasons[0] if reasons else 'no run')
-    names = []
-    for name, (colour, dashes) in _run_styles(runs).items():
+    short, names = _short_names(runs, _letters(fig.get_figwidth() - 1.1)), []
+    for shown, (name, (colour, dashes)) in zip(short, _run_styles(runs).items()):
         ap = _draw_precision_recall(ax, *labels_and_scores(runs[name]), color=colour, linestyle=dashes)
-        names.append(f'{name}: AP {ap:.3f}')
-    _legend(ax, ax.lines, names, loc='lower left', handlelength=3.2)
+        names.append(f'{shown}: AP {ap:.3f}')
+    _legend(fig, ax.lines, names)
     return fig
 
 # %% ../nbs/30_figures.ipynb #confusion
@@ -208,8 +305,8 @@ def confusion_matrix(
     threshold: float = 0.5,      # a row is predicted looking when its score is at least this
 ) -> plt.Figure:
     "True by predicted class: counts, and the fraction of each true class."
-    fig, ax = plt.subplots(figsize=(COLUMN * 0.8, 2.2))
-    ax.set(xlabel=f'predicted (score ≥ {threshold:.3g})', ylabel='labelled')
+    fig, ax = plt.subplots(figsize=_size(COLUMN * 0.8, 2.2))
+    ax.set(xlabel=f'predicted (score ≥ {_plain(threshold)})', ylabel='labelled')
     if why := _lacking(predictions, both=False): return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)
     counts = np.bincount(2 * labels + (scores >= threshold), minlength=4).reshape(2, 2)
@@ -232,8 +329,8 @@ def score_histogram(
     bins: int = 25,              # of equal width, over 0..1
 ) -> plt.Figure:
     "How the scores of each class are spread."
-    fig, ax = plt.subplots(figsize=(COLUMN, 2.2))
-    ax.set(xlabel='score', ylabel="fraction of the class's rows", xlim=(0, 1))
+    fig, ax = plt.subplots(figsize=_size(COLUMN, 2.2))
+    ax.set(xlabel='score', ylabel="fraction of the class's rows", xlim=_EDGES)
     if not len(predictions): return _not_defined(ax, 'the table has no rows')
     labels = predictions['label'] if 'label' in predictions else pd.Series(-1, index=predictions.index)
     words = []
@@ -259,7 +356,8 @@ def _bars_below(ax, n):
     "How many rows each bin has, as bars on a logarithmic axis."
     ax.bar((np.arange(len(n)) + 0.5) / len(n), n, 0.92 / len(n), color=GREY)
     ax.set_yscale('log')
-    ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f'{v:,.0f}'))
+    _count_axis(ax.yaxis)
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_ylim(bottom=0.7)
 
 
@@ -269,8 +367,8 @@ def calibration(
     bins: int = 10,              # of equal width, over 0..1
 ) -> plt.Figure:
     "Reliability diagram: the fraction of looking rows at each score, and how many rows have that score."
-    fig, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN, 2.8), height_ratios=[3, 1], sharex=True)
-    ax.set(ylabel='fraction labelled looking', xlim=(0, 1), ylim=(0, 1.02))
+    fig, (ax, below) = plt.subplots(2, 1, figsize=_size(COLUMN, 2.8), height_ratios=[3, 1], sharex=True)
+    ax.set(ylabel='fraction labelled looking', xlim=_EDGES, ylim=_EDGES)
     below.set(xlabel='score', ylabel='rows')
     if why := _lacking(predictions, both=False):
         below.set(yticks=[])
@@ -280,7 +378,7 @@ def calibration(
     n = np.bincount(which, minlength=bins)
     mean, fraction = _bin_means(scores, which, n), _bin_means(labels, which, n)
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=DOTTED, linewidth=0.8)
-    ax.plot(mean, fraction, color=LOOKING, marker='o', markersize=3.5)
+    ax.plot(mean, fraction, color=LOOKING, marker='o', markersize=3.5, clip_on=False, zorder=3)
     _bars_below(below, n)
     _key(ax, (f'ECE {np.average(np.abs(mean - fraction), weights=n[n > 0]):.3f}', LOOKING))
     return fig
@@ -303,13 +401,14 @@ def contact_sheet(
     "Images side by side, with a border in the colour of their class."
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
-    size = PAGE / 8 * columns, PAGE / 8 * rows * (1.2 if captions else 1.02)
+    width = _width(PAGE / 8 * columns)
+    size = width, width / columns * rows * (1.2 if captions else 1.02)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for i, ax in enumerate(axes.flat):
         if i >= len(images): ax.set_axis_off()
         else:
             _crop(ax, images[i], colours[i] if colours else None)
-            ax.set_xlabel(captions[i] if captions else '', fontsize=7, labelpad=2)
+            ax.set_xlabel(captions[i] if captions else '', fontsize='small', labelpad=2)
     if not len(images): axes[0, 0].text(0.5, 0.5, 'no image', ha='center', va='center', color=GREY)
     return fig
 
@@ -332,6 +431,9 @@ def _runs(frames, keep, step):
     return list(zip(frames[np.r_[0, ends + 1]], frames[np.r_[ends, len(frames) - 1]])) if len(frames) else []
 
 # %% ../nbs/30_figures.ipynb #draw-track
+_FRAME = f'frame, and time at {FPS} frames per second'
+
+
 def _track_words(labels, score, threshold, gaps):
     "What stands right of a timeline: (height, text, colour)."
     known = [(1.0, 'labelled looking', LOOKING)] if (labels == 1).any() else []
@@ -348,6 +450,16 @@ def _draw_score(ax, frames, scores, runs):
         ax.plot(frames[inside], scores[inside], marker='o' if a == b else None, **style)
 
 
+def _frame_axis(ax):
+    "At most nine frames on the axis, at round times, and below each its time in seconds."
+    first, last = ax.get_xlim()
+    steps = [1, 3, 6, 15, 30, 60, 150, 300, 600, 1800, 3600, 9000, 18000, 54000, 108000]
+    step = next((s for s in steps if (last - first) / s <= 8), steps[-1])
+    digits = 2 if step == 1 else 1 if step < FPS else 0
+    ax.xaxis.set_major_locator(MultipleLocator(step))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:.0f}\n{v / FPS:,.{digits}f} s'))
+
+
 def _draw_track(ax, track, threshold, words=True):
     "Score, threshold, labelled segments and gaps of one track, explained in words right of the axes."
     frames, scores, labels = (track[c].to_numpy() for c in ('frame', 'score', 'label'))
@@ -359,19 +471,19 @@ def _draw_track(ax, track, threshold, words=True):
         ax.axvspan(a - step / 2, b + step / 2, color=LOOKING, alpha=0.22, linewidth=0)
     _draw_score(ax, frames, scores, runs)
     ax.axhline(threshold, color=GREY, linestyle=DOTTED, linewidth=0.8)
-    ax.set(xlabel='frame', ylabel='score', ylim=(-0.03, 1.03), xlim=(frames[0] - step, frames[-1] + step))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if words: _end_labels(ax, _track_words(labels, scores[-1], threshold, len(runs) > 1), gap=0.13)
+    ax.set(xlabel=_FRAME, ylabel='score', ylim=(-0.03, 1.03), xlim=(frames[0] - step, frames[-1] + step))
+    _frame_axis(ax)
+    if words: _end_labels(ax, _track_words(labels, scores[-1], threshold, len(runs) > 1))
 
 # %% ../nbs/30_figures.ipynb #timeline
 def _draw_crop(fig, ax, small, row, image):
     "A crop in the axes `small`, connected with the point of its row in `ax`."
     colour = COLOURS[int(row.label)]
     _crop(small, image, colour)
-    small.set_title(f'{row.score:.2f}', fontsize=7, loc='center', pad=2)
+    small.set_title(f'{row.score:.2f}', fontsize='small', loc='center', pad=2)
     fig.add_artist(ConnectionPatch((0.5, 0), (row.name, row.score), 'axes fraction', 'data',
                                    axesA=small, axesB=ax, color=GREY, linewidth=0.5))
-    ax.plot(row.name, row.score, 'o', color=colour, markersize=4, zorder=3)
+    ax.plot(row.name, row.score, 'o', color=colour, markersize=4, clip_on=False, zorder=3)
 
 
 @styled
@@ -382,11 +494,11 @@ def timeline(
 ) -> plt.Figure:
     "Score and labels along a track, with face crops above their frames."
     crops = dict(sorted((crops or {}).items()))
-    fig = plt.figure(figsize=(PAGE, 2.6 if crops else 1.8))
+    fig = plt.figure(figsize=_size(PAGE, 2.75 if crops else 1.95))
     ratios = [0.8, 1.5] if crops else [1]
     grid = fig.add_gridspec(len(ratios), max(1, len(crops)), height_ratios=ratios)
     ax = fig.add_subplot(grid[-1, :])
-    ax.set(xlabel='frame', ylabel='score')
+    ax.set(xlabel=_FRAME, ylabel='score')
     if not len(predictions): return _not_defined(ax, 'the table has no rows')
     track = _one_track(predictions)
     _draw_track(ax, track, threshold)
@@ -446,7 +558,7 @@ def _strip(crops, gap=2):
 def _draw_strip(ax, crops, colour, caption):
     "Crops (T, H, W, 3) side by side below their caption, a border around the middle one."
     ax.set_axis_off()
-    ax.set_title(caption, fontsize=7, pad=3)
+    ax.set_title(caption, fontsize='small', pad=3)
     image, left = _strip(crops)
     ax.imshow(image)
     ax.add_patch(Rectangle((left - 1.5, -0.5), crops.shape[2] + 1, crops.shape[1], fill=False, edgecolor=colour,
@@ -458,18 +570,21 @@ def _row_timeline(ax, predictions, row, threshold, reach=45):
     own = (predictions['clip_uid'] == row['clip_uid']) & (predictions['track_id'] == row['track_id'])
     track = predictions[own].sort_values('frame')
     _draw_track(ax, track[(track['frame'] - row['frame']).abs() <= reach], threshold, words=False)
-    ax.plot(row['frame'], row['score'], 'o', color=COLOURS[int(row['label'])], markersize=3.5)
+    dot = dict(color=COLOURS[int(row['label'])], markersize=3.5, clip_on=False, zorder=3)
+    ax.plot(row['frame'], row['score'], 'o', **dot)
     ax.set(xlabel='', ylabel='', xlim=(row['frame'] - reach, row['frame'] + reach))
     ax.set(yticks=[0, 1], xticks=[row['frame'] - reach, row['frame']])
-    ax.tick_params(labelsize=6, pad=1, length=2)
-    ax.set_xticklabels([f'{reach} frames before', f'{row["frame"]}'])
+    ax.tick_params(labelsize='x-small', pad=1, length=2)
+    ax.set_xticklabels([f'{reach / FPS:g} s before', f'{row["frame"]}'])
     ax.get_xticklabels()[0].set_horizontalalignment('left')
 
 
 def _gallery_grid(n, columns, timed):
     "A figure and its grid for `n` strips; a strip and its timeline take two lines of the grid."
     lines = max(1, -(-n // columns))
-    fig = plt.figure(figsize=(PAGE / 2 * columns, lines * (PAGE / 2 / 7 + (0.98 if timed else 0.38))))
+    width = _width(PAGE / 2 * columns)
+    height = lines * (width / columns / 7 + _lines(0.98 if timed else 0.38))
+    fig = plt.figure(figsize=(width, height))
     ratios = [0.5, 0.42] if timed else [0.5]
     return fig, fig.add_gridspec(lines * len(ratios), columns, height_ratios=ratios * lines)
 
@@ -504,10 +619,11 @@ def gallery(
 def _dots(ax, names, values, low, high, notes):
     "One line per name: dot, interval where there is one, and a note right of the axes."
     values, low, high = (np.asarray(v, dtype=float) for v in (values, low, high))
+    dot = dict(color=DARK, markersize=4, clip_on=False, zorder=3)
     centred = dict(ha='center', va='center', color=GREY)
     for i, (v, a, b) in enumerate(zip(values, low, high)):
         if np.isfinite([a, b]).all(): ax.plot([a, b], [i, i], color=DARK, linewidth=1)
-        if np.isfinite(v): ax.plot(v, i, 'o', color=DARK, markersize=4)
+        if np.isfinite(v): ax.plot(v, i, 'o', **dot)
         else: ax.text(0.5, i, 'not defined', transform=ax.get_yaxis_transform(), **centred)
         _line_note(ax, i, notes[i], 6, color=GREY)
     known = np.r_[values, low]
@@ -521,7 +637,7 @@ def _dots(ax, names, values, low, high, notes):
 def _line_note(ax, i, text, space, **style):
     "A note right of the axes, beside line `i`."
     ax.annotate(text, (1, i), xycoords=('axes fraction', 'data'), xytext=(space, 0), textcoords='offset points',
-                va='center', fontsize=7, **style)
+                va='center', fontsize='small', **style)
 
 
 def _value_text(value, low, high, form):
@@ -531,8 +647,9 @@ def _value_text(value, low, high, form):
 
 
 def _interval_key(ax, tables):
-    "Below the axes: the first reason why a line has no interval."
-    if note := next((note for table in tables for note in table.note if note), ''): _key(ax, (note, GREY))
+    "Above the axes: the first reason why a line has no interval."
+    note = next((note for table in tables for note in table.note if note), '')
+    if note: _key(ax, (fill(note, _letters(0.65 * ax.figure.get_figwidth())), GREY))
 
 
 @styled
@@ -540,7 +657,7 @@ def intervals(
     table: pd.DataFrame,   # as `lam_nb.evaluation.intervals_by_clip` returns it
 ) -> plt.Figure:
     "Each metric with its 95 % interval."
-    fig, ax = plt.subplots(figsize=(COLUMN, 0.6 + 0.26 * len(table)))
+    fig, ax = plt.subplots(figsize=(_width(COLUMN), _lines(0.6 + 0.26 * len(table))))
     ax.set(xlabel='value and 95 % interval by clip')
     values = zip(table.value, table.low, table.high)
     notes = [_value_text(*row, '.3f') if np.isfinite(row[0]) else '' for row in values]
@@ -562,15 +679,18 @@ def slices(
     metric: str = 'AP_looking', # a column of it
 ) -> plt.Figure:
     "A metric by group, with its random baseline, its interval where known, and the rows of each group."
-    fig, ax = plt.subplots(figsize=(COLUMN, 0.62 + 0.22 * max(1, len(table))))
+    names = [short_group(g) for g in table.index]
+    notes = [f'{p:,} of {n:,} looking' for n, p in zip(table.n_rows, table.n_positive)]
+    letters = max(map(len, names), default=0) + max(map(len, notes), default=0)
+    width = _width(max(COLUMN, 1.6 + 0.06 * letters))                             # long names need more
+    fig, ax = plt.subplots(figsize=(width, _lines(0.62 + 0.22 * max(1, len(table)))))
     ax.set(xlabel=metric.replace('_', ' '))
     ax.set_title((table.index.name or '').replace('_', ' '), color=DARK)
     if not len(table): return _not_defined(ax, 'no group has a row')
     low, high = (table.get(f'{metric}_{side}', np.full(len(table), np.nan)) for side in ('low', 'high'))
-    notes = [f'{p:,} of {n:,} looking' for n, p in zip(table.n_rows, table.n_positive)]
     baseline = _random_baseline(table, metric)
     ax.plot(baseline, np.arange(len(table)), '|', color=GREY, markersize=7, markeredgewidth=1.4)
-    _dots(ax, [short_group(g) for g in table.index], table[metric], low, high, notes)
+    _dots(ax, names, table[metric], low, high, notes)
     if np.isfinite(baseline).any(): ax.set_xlim(0, 1.01)
     return fig
 
@@ -580,8 +700,8 @@ def around_borders(
     profile: pd.DataFrame,   # as `lam_nb.decisions.border_profile` returns it
 ) -> plt.Figure:
     "Mean score, and fraction of rows predicted looking, by distance to the nearest border of a segment."
-    fig, (ax, below) = plt.subplots(2, 1, figsize=(COLUMN * 1.2, 2.9), height_ratios=[3, 1], sharex=True)
-    ax.set(ylabel='fraction or score', ylim=(0, 1.02))
+    fig, (ax, below) = plt.subplots(2, 1, figsize=_size(COLUMN * 1.2, 2.9), height_ratios=[3, 1], sharex=True)
+    ax.set(ylabel='fraction or score', ylim=_EDGES)
     below.set(xlabel='frames from the border (left: outside a segment)', ylabel='rows')
     if not profile['n_rows'].sum():
         below.set(yticks=[])
@@ -590,7 +710,8 @@ def around_borders(
     ax.plot(profile.index, profile['called'], color=DARK, label='predicted looking')
     ax.plot(profile.index, profile['score'], color=GREY, linestyle=(0, (3, 1.5)), label='mean score')
     below.bar(profile.index, profile['n_rows'], 0.9, color=GREY)
-    ax.legend(frameon=False, loc='upper left', handlelength=2.4)
+    _count_axis(below.yaxis)
+    ax.legend(frameon=False, loc='best', handlelength=2.4)
     _key(ax, ('not looking', NOT_LOOKING), ('labelled looking', LOOKING))
     return fig
 
@@ -600,7 +721,7 @@ def _draw_difference(ax, i, value, low, high):
     sure = low > 0 or high < 0
     if np.isfinite([low, high]).all(): ax.plot([low, high], [i, i], color=DARK if sure else GREY, linewidth=1.2)
     marker = dict(marker='o', color=DARK) if sure else dict(marker='D', color='white')
-    if np.isfinite(value): ax.plot(value, i, markeredgecolor=DARK, markersize=4, **marker)
+    if np.isfinite(value): ax.plot(value, i, markeredgecolor=DARK, markersize=4, zorder=3, **marker)
     _line_note(ax, i, _value_text(value, low, high, '+.3f'), 6)
 
 
@@ -610,30 +731,37 @@ def differences(
     first: str = 'the first run',   # its name
 ) -> plt.Figure:
     "Difference of each metric to the first run with its 95 % interval; an interval without zero is drawn dark."
+    width = _width(PAGE * (0.72 if max(map(len, tables), default=0) < 18 else 1))
+    *names, first = _short_names([*tables, first], _letters(0.3 * width))
     lines = [(f'{name}: {metric.replace("_", " ")}', *row[['value', 'low', 'high']])
-             for name, table in tables.items() for metric, row in table.iterrows()]
-    fig, ax = plt.subplots(figsize=(PAGE * 0.72, 0.6 + 0.22 * max(1, len(lines))))
+             for name, table in zip(names, tables.values()) for metric, row in table.iterrows()]
+    fig, ax = plt.subplots(figsize=(width, _lines(0.6 + 0.22 * max(1, len(lines)))))
     ax.set(xlabel=f'difference to {first}, 95 % interval by clip')
     if not lines: return _not_defined(ax, 'nothing to compare with')
     ax.axvline(0, color=GREY, linewidth=0.8)
     for i, (_, *values) in enumerate(lines): _draw_difference(ax, i, *values)
-    _interval_key(ax, tables.values())
     ax.set(yticks=range(len(lines)), yticklabels=[name for name, *_ in lines])
     ax.set_ylim(len(lines) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.tick_params(axis='y', length=0)
+    _interval_key(ax, tables.values())
     return fig
 
 # %% ../nbs/30_figures.ipynb #training
+def _epoch_axis(ax, first, last):
+    "Whole epochs on the axis, also of a single one."
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set(xlabel='epoch', xlim=(first - 0.5, last + 0.5))
+
+
 def _curves(ax, history, lines, what):
     "Draw the columns of `history` named in `lines` (name: text, colour, line style) with labels at their ends."
     drawn = {c: pd.to_numeric(history[c], errors='coerce') for c in lines if c in history}
     drawn = {c: v for c, v in drawn.items() if np.isfinite(v).any()}
     if not drawn: return _not_defined(ax, f'no epoch has {what}')
-    style = dict(marker='o', markersize=2 if len(history) > 1 else 4)
+    style = dict(marker='o', markersize=2 if len(history) > 1 else 4, clip_on=False, zorder=3)
     for c, values in drawn.items(): ax.plot(history['epoch'], values, lines[c][2], color=lines[c][1], **style)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlim(history['epoch'].min() - 0.5, history['epoch'].max() + 0.5)
+    _epoch_axis(ax, history['epoch'].min(), history['epoch'].max())
     _end_labels(ax, [(v.dropna().iloc[-1], lines[c][0], lines[c][1]) for c, v in drawn.items()])
 
 
@@ -651,8 +779,8 @@ def training_curves(
     history: pd.DataFrame,   # epoch, train_loss, val_loss, mAP, AP_looking, AP_not_looking, accuracy
 ) -> plt.Figure:
     "Loss and metrics after every epoch."
-    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.2))
-    right.set(ylim=(0, 1.02))
+    fig, (left, right) = plt.subplots(1, 2, figsize=_size(PAGE, 2.2))
+    right.set(ylim=_EDGES)
     _curves(left, history, dict(train_loss=('train', DARK, '-'), val_loss=('val', GREY, '--')), 'a loss')
     _curves(right, history, dict(
         mAP=('mAP', DARK, '-'), AP_looking=('AP looking', LOOKING, '-'),
@@ -668,19 +796,21 @@ def training_curves_of(
     histories: dict,   # name -> history table
 ) -> plt.Figure:
     "Loss and mAP after every epoch, for several trainings: the training loss thin, the validation loss thick."
-    fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.4))
+    fig, (left, right) = plt.subplots(1, 2, figsize=_size(PAGE, 2.2 + 0.1 * len(histories)))
     names = []
     for name, (colour, dashes) in _run_styles(histories).items():
         table = histories[name].apply(pd.to_numeric, errors='coerce')
-        style = dict(color=colour, linestyle=dashes, marker='o', markersize=2)
+        style = dict(color=colour, linestyle=dashes, marker='o', markersize=2, clip_on=False, zorder=3)
         for ax, column, width in ((left, 'train_loss', 0.7), (left, 'val_loss', 1.5), (right, 'mAP', 1.5)):
             if column not in table or not table[column].notna().any(): continue
             ax.plot(table['epoch'], table[column], linewidth=width, **style)
             if ax is right: names.append(name)
     for ax, what in ((left, 'a loss'), (right, 'a mAP')):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if not ax.lines: _not_defined(ax, f'no epoch has {what}')
-    if right.lines: _legend(right, right.lines, names, handlelength=3.2)
+        epochs = [line.get_xdata() for line in ax.lines]
+        if epochs: _epoch_axis(ax, np.concatenate(epochs).min(), np.concatenate(epochs).max())
+        else: _not_defined(ax, f'no epoch has {what}')
+    if right.lines: _legend(fig, right.lines, _short_names(names, _letters(fig.get_figwidth() - 0.7)))
+    right.set_ylim(top=min(right.get_ylim()[1], _EDGES[1]))
     left.set(xlabel='epoch', ylabel='loss (thin: train, thick: val)')
     right.set(xlabel='epoch', ylabel='mAP on val')
     return fig
@@ -691,13 +821,13 @@ def _log_ticks(ax, low, high):
     ax.set_xscale('log')
     ticks = [t for t in (b * 10 ** e for e in range(6) for b in (1, 2, 5)) if low <= t <= high]
     ax.set_xticks(ticks if len(ticks) > 2 else sorted({low, *ticks, high}))
-    ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f'{v:,.0f}'))
-    ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:,.0f}'))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _cumulative(ax, values, xlabel, ylabel, what):
     "Cumulative curves of `values` (split: array) on a logarithmic axis, at most 400 points each."
-    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.02))
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=_EDGES)
     values = {k: v[np.isfinite(v) & (v > 0)] for k, v in values.items()}
     drawn = {k: np.quantile(v, np.linspace(0, 1, 400)) for k, v in values.items() if len(v)}
     if not drawn: return _not_defined(ax, f'no {what}')
@@ -720,7 +850,7 @@ def face_sizes(
     faces: dict,   # split -> faces table
 ) -> plt.Figure:
     "How large the faces are: square root of the box's area."
-    ax = plt.subplots(figsize=(COLUMN, 2.2))[1]
+    ax = plt.subplots(figsize=_size(COLUMN, 2.2))[1]
     sizes = {split: _sizes(table) for split, table in faces.items()}
     return _cumulative(ax, sizes, 'face size (pixels)', 'fraction of the rows', 'row has a box')
 
@@ -730,25 +860,24 @@ def track_lengths(
     faces: dict,   # split -> faces table
 ) -> plt.Figure:
     "How many rows the tracks have."
-    ax = plt.subplots(figsize=(COLUMN, 2.2))[1]
+    ax = plt.subplots(figsize=_size(COLUMN, 2.2))[1]
     lengths = {k: t.groupby(['clip_uid', 'track_id']).size().to_numpy(dtype=float) for k, t in faces.items()}
     what = 'track length (rows; 30 are a second)', 'fraction of the tracks', 'track has a row'
     return _cumulative(ax, lengths, *what)
 
 # %% ../nbs/30_figures.ipynb #positives
-def _class_bars(ax, i, table):
-    "Line `i`: the fraction of each class as bars side by side, with the number of rows."
-    left = 0.0
-    if not len(table): ax.text(0.01, i, 'no rows', va='center', color=GREY, fontsize=7)
-    for value in (1, 0, -1):
+def _class_bars(ax, i, table, inches):
+    "Line `i`: the fraction of each class as bars side by side, with counts in them or right of the axes."
+    left, beside = 0.0, []
+    for value in (1, 0, -1) if len(table) else ():
         n = int((table['label'] == value).sum())
-        fraction = n / max(len(table), 1)
+        fraction, text = n / len(table), f'{n:,} {NAMES[value]}'
         ax.barh(i, fraction, 0.72, left, color=COLOURS[value])
-        wide = fraction > 0.3
-        text = f'{n:,} {NAMES[value]}' if wide else f'{n:,}' if n else ''
-        ax.text(left + (fraction / 2 if wide else 0.01), i, text, color='white', va='center',
-                ha='center' if wide else 'left', fontsize=7)
+        fits = [t for t in (text, f'{n:,}') if len(t) <= _letters(fraction * inches)]
+        if n and not fits: beside.append(text)
+        elif n: ax.text(left + fraction / 2, i, fits[0], color='white', va='center', ha='center', size='small')
         left += fraction
+    _line_note(ax, i, ', '.join(beside) if len(table) else 'no rows', 6, color=GREY)
 
 
 @styled
@@ -756,12 +885,12 @@ def positives(
     faces: dict,   # split -> faces table
 ) -> plt.Figure:
     "How many rows of each split are labelled looking."
-    fig, ax = plt.subplots(figsize=(COLUMN, 0.55 + 0.32 * max(1, len(faces))))
+    width = _width(COLUMN)
+    fig, ax = plt.subplots(figsize=(width, _lines(0.55 + 0.32 * max(1, len(faces)))))
     ax.set(xlabel='fraction of the rows', xlim=(0, 1))
     if not any(len(t) for t in faces.values()): return _not_defined(ax, 'no split has a row')
-    for i, table in enumerate(faces.values()): _class_bars(ax, i, table)
-    ax.set(yticks=range(len(faces)), yticklabels=[f'{k}' for k in faces])
-    ax.invert_yaxis()
+    for i, table in enumerate(faces.values()): _class_bars(ax, i, table, 0.65 * width)
+    ax.set(yticks=range(len(faces)), yticklabels=[f'{k}' for k in faces], ylim=(len(faces) - 0.5, -0.5))
     ax.tick_params(axis='y', length=0)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return fig

@@ -254,10 +254,11 @@ def alignment_figure(
     compared: pd.DataFrame, # as `compare_offsets` returns it
 ) -> plt.Figure:
     "The difference of two crops over the offset, a line per clip."
-    fig, ax = plt.subplots(figsize=(5.4, 2.6))
+    fig, ax = plt.subplots(figsize=figures._size(5.4, 2.6))
     for uid, rows in compared.groupby('clip_uid'):
         ax.plot(rows.offset, rows.difference, marker='o', ms=4, label=uid[:8])
-    for offset in compared.in_use.unique(): ax.axvline(offset, color='0.6', lw=1, ls='--', label='in use')
+    for i, offset in enumerate(compared.in_use.unique()):
+        ax.axvline(offset, color=figures.GREY, lw=1, ls='--', label='_in use' if i else 'in use', zorder=1)
     ax.set(xlabel='offset, frames', ylabel='difference of two crops\n(grey levels of 255)')
     ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     return fig
@@ -269,7 +270,8 @@ def alignment_sheet(
 ) -> plt.Figure:
     "Up to twelve crops per offset, a row per offset."
     count = min(12, *(len(row) for row in crops.values()))
-    size = 0.55 * count + 0.6, 0.55 * len(crops)
+    width = figures._width(0.55 * count + 0.6)
+    size = width, (width - 0.6) / count * len(crops)
     fig, axes = plt.subplots(len(crops), count, figsize=size, squeeze=False)
     for row, (offset, faces) in zip(axes, crops.items()):
         row[0].set_ylabel(f'{offset:+d}' if offset else '0', rotation=0, ha='right', va='center')

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 
 from . import figures
 from .runs import data_folders, duration
@@ -107,14 +106,14 @@ def throughput_figure(
     history: pd.DataFrame, # epoch, windows_per_s, data_wait (fraction of the time)
 ) -> plt.Figure:
     "Windows per second and time without a batch, over the epochs."
-    fig, axes = plt.subplots(1, 2, figsize=(figures.PAGE, 1.7))
+    fig, axes = plt.subplots(1, 2, figsize=figures._size(figures.PAGE, 1.7))
     waits = 100 * history.data_wait
     for ax, values, name, floor in zip(
             axes, (history.windows_per_s, waits), ('windows per second', 'waiting for data (%)'), (0, 5)):
-        ax.plot(history.epoch, values, 'o-', color=figures.DARK, markersize=3)
-        ax.set(xlabel='epoch', ylabel=name, ylim=(0, max(floor, 1.05 * values.max())))
-        ax.set_xlim(history.epoch.min() - 0.5, history.epoch.max() + 0.5)                    # also of one epoch
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.plot(history.epoch, values, 'o-', color=figures.DARK, markersize=3, clip_on=False, zorder=3)
+        ax.set(ylabel=name, ylim=(0, max(floor, 1.05 * values.max())))
+        figures._epoch_axis(ax, history.epoch.min(), history.epoch.max())
+        figures._count_axis(ax.yaxis)
     return fig
 
 # %% ../nbs/35_training_report.ipynb #throughput-sections

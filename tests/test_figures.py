@@ -217,7 +217,7 @@ def test_several_runs_can_be_told_apart_without_colour():
 
 def test_names_are_drawn_as_they_are():
     runs = {'_first': P, 'lr $x_1$ and $': P}
-    legend = F.precision_recall_of(runs).axes[0].get_legend()
+    legend = F.precision_recall_of(runs).legends[0]
     assert [t.get_text().split(':')[0] for t in legend.get_texts()] == list(runs)
     svg = as_svg(F.precision_recall_of(runs)).decode() + as_svg(F.training_curves_of(dict.fromkeys(runs, HISTORY))).decode()
     assert svg.count('>_first') == 2 and svg.count('>lr $x_1$ and $') == 2
