@@ -18,12 +18,13 @@ import pandas as pd
 from . import figures
 from .runs import project_path, write_json
 from .folders import check_folder, end_run, start_run
-from .reports import ReportedRun, setting_sections, write_report
+from .settings import CompareSettings
+from .reports import ReportedRun, setting_sections, show_report, write_report
 from .faces import store_path
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, intervals_by_clip
 from lam_nb.comparison import (
-    CompareSettings, differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
+    differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
     write_results)
 
 # %% ../nbs/36_comparison_report.ipynb #comparison
@@ -261,6 +262,5 @@ def write_comparison(
     for what, text in _headlines(run).items(): print(f'{what}: {text}')
     if 'draws' in run.settings.model_fields_set and run.settings.draws != 1000:
         print(f'draws = {run.settings.draws} was not used: the intervals need no draws')
-    print(f'report: {report}')
     end_run(run.out)
-    return report
+    return show_report(report)

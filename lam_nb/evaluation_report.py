@@ -19,9 +19,10 @@ import pandas as pd
 
 from . import figures
 from .runs import data_folders, duration, project_path, write_json
+from .processes import _kept_when_stopped
 from .folders import check_folder, claim_folder, end_run, list_files, start_run
 from .devices import run_line, usable_gpus
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, setting_sections, show_report, write_report
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
 from .data_checks import (
@@ -399,9 +400,8 @@ def write_evaluation(
     report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections)
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
-    print(f'report: {report}')
     end_run(run.out)
-    return report
+    return show_report(report)
 
 # %% ../nbs/33_evaluation_report.ipynb #fitted
 def _given_threshold(settings, temperature):
@@ -440,7 +440,8 @@ def predict_rows(
     """Scores the split; then replaces an earlier run's results by settings.json, pred.csv and gt.csv.
     Prints what a reader must know."""
     as_numbers = dict(temperature=run.temperature, threshold=0.5)     # the files that held them may be removed
-    table = predict_split(run.settings.model_copy(update=as_numbers))
+    with _kept_when_stopped('the clips that are scored are'):
+        table = predict_split(run.settings.model_copy(update=as_numbers))
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')
     run.predictions = table[~unknown].reset_index(drop=True)

@@ -20,9 +20,9 @@ import pandas as pd
 from . import figures
 from .runs import (
     _cpu_name, _version, atomic_path, data_folders, duration, project_path, write_json)
-from .processes import core_count
+from .processes import _kept_when_stopped, core_count
 from .folders import check_folder, claim_folder, end_run, release_folder, start_run
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, setting_sections, show_report, write_report
 from .annotations import annotation_file, split_clips
 from .sample import make_sample
 from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
@@ -140,7 +140,8 @@ def make_faces(
     with_faces = {uid for table in run.tables.values() for uid in table.clip_uid}
     without = {uid for uids in run.listed.values() for uid in uids} - with_faces
     start = time.monotonic()
-    run.made = prepare_faces(run.tables, run.root, run.store, run.settings, sorted(without))
+    with _kept_when_stopped('the clips that are done are'):
+        run.made = prepare_faces(run.tables, run.root, run.store, run.settings, sorted(without))
     run.took = time.monotonic() - start
     return run.made.groupby(['split', 'source', 'status']).size().rename('clips')
 
@@ -403,5 +404,5 @@ def write_preparation(
         raise RuntimeError(f'{len(failed)} of {len(run.made)} clips failed (the others are done), '
                            f'first: {failed.reason.iloc[0]}; see {report}')
     n_faces = int(run.made.faces.sum())
-    print(f'{n_faces:,} faces of {len(run.made)} clips; report: {report}')
-    return report
+    print(f'{n_faces:,} faces of {len(run.made)} clips')
+    return show_report(report)

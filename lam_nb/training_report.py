@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from . import figures
 from .runs import data_folders, duration
 from .folders import end_run
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, setting_sections, show_report, write_report
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .training import TrainSettings
@@ -186,7 +186,6 @@ def write_training(
     report = write_report(run.out / 'report.html', 'Training', lead, training_facts(run), sections)
     if len(run.runs) > 1: print(f'val mAP over {len(run.runs)} seeds: {_over_runs(run, "mAP")}')
     best = run.best
-    print(f'best val mAP {best.mAP:.4f} in epoch {best.epoch} (seed {best.seed}): {best.best_checkpoint}\n'
-          f'report: {report}')
+    print(f'best val mAP {best.mAP:.4f} in epoch {best.epoch} (seed {best.seed}): {best.best_checkpoint}')
     end_run(run.out)
-    return report
+    return show_report(report)

@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 
 from lam_nb import comparison_report, evaluation_report, preparation_report, training_report
 from lam_nb.annotations import load_faces, split_clips
-from lam_nb.comparison import CompareSettings
 from lam_nb.evaluation_report import Evaluation, evaluation_facts, evaluation_lead, evaluation_metrics, evaluation_sections
 from lam_nb.models import BaselineLSTM, save_checkpoint
-from lam_nb.preparation import PrepareSettings
+from lam_nb.settings import CompareSettings, PrepareSettings
 from lam_nb.preparation_report import Preparation
 from lam_nb.runs import write_json
 from lam_nb.scoring import EvaluateSettings
