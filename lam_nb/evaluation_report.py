@@ -21,7 +21,9 @@ from . import figures
 from .runs import data_folders, duration, project_path, write_json
 from .folders import check_folder, claim_folder, end_run, list_files, start_run
 from .devices import run_line, usable_gpus
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import (
+    ReportedRun, checkpoint_name, made_up_note, setting_sections, write_report)
+from .checkpoints import read_checkpoint
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
 from .data_checks import (
@@ -144,6 +146,9 @@ def _busiest_tracks(run, n=3):
     changes = lambda track: track.label.diff().abs().sum() if run.labelled else track.score.std(ddof=0)
     return sorted(tracks, key=lambda track: -changes(track))[:n]
 
+_TIMELINE = ('Line: the score; dotted: the threshold; shaded: labelled looking. Above: crops at some frames with '
+             'their scores, framed orange where labelled looking, blue where not.')
+
 def _timeline(run, number, track):
     "A track's timeline with up to eleven crops, as a PNG."
     track = track.drop_duplicates('frame')                   # of two crops of one frame the first is drawn
@@ -157,25 +162,34 @@ def _labelled_figures(run):
     "The figures of the first page that need labels, with captions."
     return [
         (run.save(figures.intervals(run.intervals), 'intervals'),
-         '95 % intervals by jackknife over clips: frames of one clip are alike, so whole clips are left out.'),
+         'Each metric (dot) with its 95 % interval (line), by jackknife over clips: frames of one clip are '
+         'alike, so whole clips are left out.'),
         (run.save(figures.precision_recall(run.predictions), 'precision_recall'),
-         'Precision: fraction of the rows called looking that are labelled so. Recall: fraction of the '
-         'rows labelled looking that are called so. AP: area under the curve. Dotted: random baseline.'),
+         'Precision over recall. Precision: fraction of the rows called looking that are labelled so. Recall: '
+         'fraction of the rows labelled looking that are called so. Blue: the same for not looking. AP: area '
+         'under the curve. Dotted: random baseline.'),
         (run.save(figures.calibration(run.predictions), 'calibration'),
-         'Of the rows with score 0.7, seven in ten should be looking: the dotted line. ECE, expected '
-         'calibration error: mean distance from that line, weighted by rows.')]
+         'Fraction of looking rows over the score, and the rows with each score. Of the rows with score 0.7, '
+         'seven in ten should be looking: the dotted line. ECE, expected calibration error: mean distance '
+         'from that line, weighted by rows.')]
+
+def _pose_note(run):
+    "What the number by head pose alone is; empty where it is not known."
+    if 'pose_only' not in run.metrics: return ''
+    return (f' By head pose alone: the mAP ({run.metrics["pose_only"]["mAP"]:.3f}) of a classifier that sees '
+            'no image, only the true pose of each head. That pose is known on the sample data only.')
 
 def overview_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section
     "The first page: metrics, curves, calibration, scores, one track."
-    notes = ' '.join(f'{note[0].upper()}{note[1:]}.' for note in run.metrics['notes'])
+    notes = ' '.join(f'{note[0].upper()}{note[1:]}.' for note in run.metrics['notes']) + _pose_note(run)
     histogram = run.save(figures.score_histogram(run.predictions, run.threshold), 'score_histogram')
     items = [*(_labelled_figures(run) if run.labelled else []),
-             (histogram, 'Distribution of the scores of each class; the dotted line is the threshold.'),
+             (histogram, 'Distribution of the scores of each class. Dotted: the threshold.'),
              (_timeline(run, 1, _busiest_tracks(run)[0]),
-              'The track with the most changes between looking and not looking.')]
-    return [('At a glance', notes, *items)]
+              'The track with the most changes between looking and not looking, over time. ' + _TIMELINE)]
+    return [('At a glance', notes.strip(), *items)]
 
 # %% ../nbs/33_evaluation_report.ipynb #uncertainty
 _NAMES = dict(n_rows='rows', n_positive='looking', n_clips='clips', looks_precision='segment precision',
@@ -221,12 +235,13 @@ def decision_sections(
             'The best thresholds were chosen on these same rows: their results are optimistic.')
     return [('Decisions', text, _readable(run.points, 'threshold chosen for'),
              (run.save(figures.roc(rows, run.threshold), 'roc'),
+              'Recall over the false positive rate, for every threshold; the dot is the threshold in use. '
               'AUROC: the probability that a looking row has a higher score than a not-looking one; '
-              'random baseline 0.5.'),
+              'random baseline 0.5 (dotted).'),
              (run.save(figures.confusion_matrix(rows, run.threshold), 'confusion_matrix'),
-              f'At the threshold {run.threshold:.3g}.'),
+              f'Confusion matrix at the threshold {run.threshold:.3g}: rows, and the percentage of each label.'),
              (run.save(figures.confusion_matrix(rows, best), 'confusion_best'),
-              'At the best accuracy on these rows.'))]
+              f'Confusion matrix at {best:.3g}, which gives the best accuracy on these rows.'))]
 
 # %% ../nbs/33_evaluation_report.ipynb #slices
 SLICE_COLUMNS = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'chance']
@@ -247,9 +262,10 @@ def slice_sections(
 ) -> list: # of one section; empty without labels
     "The metrics of groups of rows, as bars and as tables."
     if not run.labelled: return []
-    bars = [run.save(figures.slices(weakest(table)), f'slice_{name}')
+    bars = [(run.save(figures.slices(weakest(table)), f'slice_{name}'),
+             f'AP of looking by {table.index.name}. Dot: AP; line: 95 % interval; bar: random baseline.')
             for name, table in run.slices.items() if len(table) > 1]
-    tables = [_readable(weakest(table)[SLICE_COLUMNS].rename(figures.short_group), table.index.name)
+    tables = [_readable(weakest(table)[SLICE_COLUMNS], table.index.name)
               for table in run.slices.values()]
     return [('Where does it work?', _slice_text(run), *bars, *tables)]
 
@@ -272,19 +288,23 @@ def timing_sections(
     "Segments, runs of wrong rows, and the scores around the borders of looking segments."
     if not run.labelled: return []
     wrong = run.error_runs
-    longest = wrong.head(10).assign(clip_uid=wrong.clip_uid.str[:8], kind=wrong.kind.replace(_KINDS))
+    longest = wrong.head(10).assign(kind=wrong.kind.replace(_KINDS))
     profile = border_profile(run.predictions, run.threshold)
     return [('Errors in time', _timing_text(run.metrics['looks'], wrong),
              longest.rename(columns=lambda name: name.replace('_', ' ')),
              (run.save(figures.around_borders(profile), 'around_borders'),
-              'Around the border of a looking segment: fraction of rows called looking, and mean score.'))]
+              'Around the border of a looking segment: fraction of the rows called looking (line) and mean score '
+              '(dashed) over the distance in frames; below, how many rows.'))]
 
 # %% ../nbs/33_evaluation_report.ipynb #examples
 EXAMPLES = dict(
-    TP=('True positives', 'Rows labelled looking and called looking: the highest scores. Framed: the crop.'),
+    TP=('True positives', 'Rows labelled looking and called looking: the highest scores.'),
     FP=('False positives', 'Rows labelled not looking and called looking: the highest scores.'),
     FN=('False negatives', 'Rows labelled looking and called not looking: the lowest scores.'),
     TN=('True negatives', 'Rows labelled not looking and called not looking: the lowest scores.'))
+
+_GALLERY = ('Strips of the crops of a window. The framed crop is the one that is scored: orange where labelled '
+            'looking, blue where not. Below each strip its score over the frames around; shaded: labelled looking.')
 
 def _example_gallery(run, kind):
     "Six confident rows of a kind, as a PNG."
@@ -300,14 +320,16 @@ def example_sections(
 ) -> list: # true positives, false positives, false negatives, true negatives; empty without labels
     "The most confident rows, right and wrong."
     if not run.labelled: return []
-    return [(title, text, _example_gallery(run, kind)) for kind, (title, text) in EXAMPLES.items()]
+    return [(title, text, (_example_gallery(run, kind), f'{title}. {_GALLERY}'))
+            for kind, (title, text) in EXAMPLES.items()]
 
 # %% ../nbs/33_evaluation_report.ipynb #tracks
 def track_sections(
     run: Evaluation, # with predictions
 ) -> list: # of one section; empty where there is only one track
     "Score and labels along two more tracks."
-    pngs = [_timeline(run, i + 2, track) for i, track in enumerate(_busiest_tracks(run)[1:])]
+    pngs = [(_timeline(run, i + 2, track), f'Track {track.track_id.iloc[0]}, over time. {_TIMELINE}')
+            for i, track in enumerate(_busiest_tracks(run)[1:])]
     text = 'Score and label over time, with the crop at some frames.'
     return [('Along further tracks', text, *pngs)] * bool(pngs)
 
@@ -340,11 +362,19 @@ def published_sections(
     return [('Published numbers', text, table)]
 
 # %% ../nbs/33_evaluation_report.ipynb #setting-sections
+def _in_words(metrics):
+    "The metrics that are known; the confusion matrix with a name for each number."
+    names = 'not looking', 'looking'
+    named = lambda matrix: {f'labelled {names[i]}, called {names[j]}': n
+                            for i, row in enumerate(matrix) for j, n in enumerate(row)}
+    return {k: named(v) if k == 'confusion' else _in_words(v) if isinstance(v, dict) else v
+            for k, v in metrics.items() if v is not None}
+
 def all_metrics_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section
     "Every metric that is known."
-    return [('All metrics', '', {name: value for name, value in run.metrics.items() if value is not None})]
+    return [('All metrics', 'As metrics.json has them, where all digits are.', _in_words(run.metrics))]
 
 # %% ../nbs/33_evaluation_report.ipynb #evaluation-sections
 def evaluation_sections(
@@ -364,12 +394,20 @@ def _options(run):
             f'temperature {run.temperature:.3g}': run.temperature != 1}
     return [name for name, is_used in used.items() if is_used]
 
+def _checkpoint_words(path):
+    "A checkpoint in words: its file, its run, its epoch where it is known."
+    try: epoch = read_checkpoint(path).get('epoch')
+    except (OSError, ValueError): epoch = None                            # it is not there any more
+    return checkpoint_name(path) + (f' (epoch {epoch})' if epoch is not None else '')
+
 def evaluation_lead(
     run: Evaluation, # with settings
 ) -> str: # two sentences
     "Split, stride, model and options of the run."
-    what = f'{run.settings.split} split of {run.root.name} at stride {run.settings.stride}'
-    return f'{", ".join([what, _model_title(run), *_options(run)])}. Random scores give a mAP of about 0.5.'
+    files, s = [_checkpoint_words(path) for path in _checkpoints(run)], run.settings
+    model = files[0] if len(files) == 1 else f'{_model_title(run)} ({"; ".join(files)})'
+    where = f'on the {s.split} split of {run.root.name} at stride {s.stride}'
+    return f'{", ".join([model, where, *_options(run)])}. Random scores give a mAP of about 0.5.'
 
 # %% ../nbs/33_evaluation_report.ipynb #facts
 def _interval_words(run):
@@ -378,15 +416,18 @@ def _interval_words(run):
     low, high = run.intervals.loc['mAP', ['low', 'high']]
     return f' ({low:.3f} to {high:.3f})'
 
+_POSE = 'of a classifier that sees only the true pose of each head, known on the sample data only'
+
 def evaluation_facts(
     run: Evaluation, # with metrics
-) -> dict: # name -> text
+) -> dict: # name -> text, or (text, explanation)
     "The numbers at the top of the report."
     between = _interval_words(run)
     facts = {'mAP' + ' (95 % interval)' * bool(between): _number(run, 'mAP') + between,
              'AP looking': _number(run, 'AP_looking'), 'AP not looking': _number(run, 'AP_not_looking'),
              f'accuracy at {run.threshold:.3g}': _number(run, 'accuracy'), 'rows': f'{len(run.predictions):,}'}
-    if 'pose_only' in run.metrics: facts['by head pose alone'] = f'{run.metrics["pose_only"]["mAP"]:.3f}'
+    if 'pose_only' in run.metrics:
+        facts['mAP by head pose alone'] = (f'{run.metrics["pose_only"]["mAP"]:.3f}', _POSE)
     return facts
 
 # %% ../nbs/33_evaluation_report.ipynb #write-evaluation
@@ -396,7 +437,8 @@ def write_evaluation(
 ) -> Path: # report.html
     "Writes the report; prints the result in one line, and where the report is."
     file = run.out / 'report.html'
-    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections)
+    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections,
+                          made_up_note(run.root))
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
     print(f'report: {report}')
