@@ -19,7 +19,8 @@ from . import figures
 from .runs import project_path, write_json
 from .folders import check_folder, end_run, start_run
 from .reports import (
-    ReportedRun, _value_text, checkpoint_name, made_up_note, setting_sections, write_report)
+    ReportedRun, _value_text, made_up_note, setting_sections, write_report)
+from .checkpoints import checkpoint_name
 from .faces import store_path
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, intervals_by_clip
@@ -137,8 +138,8 @@ def glance_sections(
     items = []
     if run.tables:
         items += [(run.save(figures.differences(run.differences, run.first), 'differences'),
-                   'Difference of each metric (dot) with its 95 % interval (line), by jackknife over clips: each '
-                   'clip is left out of both runs. Dark where the interval does not hold zero.'),
+                   'Differences with 95 % intervals by jackknife over clips: each clip is left out of both '
+                   'runs. Dark where the interval does not hold zero.'),
                   (run.save(figures.precision_recall_of(run.tables), 'precision_recall'),
                    'Precision over recall of looking, a line per run. AP: area under the curve.')]
     if run.trainings:
@@ -270,7 +271,7 @@ def _details(given):
     files = given.get('checkpoints') or ([given['checkpoint']] if given.get('checkpoint') else [])
     if 'split' not in given: return ''
     where = f'{given["split"]} at stride {given.get("stride", 1)}'
-    return f' ({", ".join([*map(checkpoint_name, files), where])})'
+    return f' ({", ".join([*(checkpoint_name(project_path(file)) for file in files), where])})'
 
 def write_comparison(
     run: Comparison, # as `start_comparison` returns it

@@ -22,7 +22,8 @@ from .runs import (
     _cpu_name, _version, atomic_path, data_folders, duration, project_path, write_json)
 from .processes import core_count
 from .folders import check_folder, claim_folder, end_run, release_folder, start_run
-from .reports import ReportedRun, made_up_note, run_name, setting_sections, write_report
+from .reports import ReportedRun, made_up_note, setting_sections, write_report
+from .checkpoints import run_name
 from .annotations import annotation_file, split_clips
 from .sample import make_sample
 from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
@@ -194,9 +195,9 @@ def save_preparation(
 # %% ../nbs/34_preparation_report.ipynb #split-sections
 _SPLIT_CAPTIONS = dict(
     positives='Rows of each split by label. Orange: looking; blue: not looking; grey: label not known.',
-    face_sizes='Fraction of the rows whose face is at most so large. Size: square root of the area of the box. A '
-               'line per split; on top the median.',
-    track_lengths='Fraction of the tracks that have at most so many rows. A line per split; on top the median.')
+    face_sizes='Fraction of the rows whose face is at most so large (square root of the area of its box), a '
+               'line per split.',
+    track_lengths='Fraction of the tracks that have at most so many rows, a line per split.')
 
 def split_sections(
     run: Preparation, # with faces tables
@@ -317,8 +318,8 @@ def alignment_sections(
     verdict = alignment_verdict(compared, run.settings.frame_offset is not None)
     print(verdict)
     text = 'Which frame belongs to a box? '
-    curve = ('Difference of two crops of a face where its motion changes, over the offset in frames; a line per '
-             'clip. The lowest fits best. Dashed: the offset in use.')
+    curve = ('Difference of two crops of a face where its motion changes, at each offset; a line per clip. The '
+             'lowest fits best. Dashed: the offset in use.')
     sheet = 'Crops of one clip, a row per offset: where it fits, the faces stay in the middle.'
     return [('Alignment', text + verdict, (run.save(alignment_figure(compared), 'alignment'), curve),
              (run.save(alignment_sheet(sheets[0]), 'alignment_faces'), sheet))]
@@ -402,8 +403,8 @@ def write_preparation(
 ) -> Path: # report.html
     "Writes the report; then a RuntimeError if clips failed, else one line about the result."
     s, failed = run.settings, run.with_status('failed')
-    lead = (f'Run {run_name(run.out)}: faces of {", ".join(s.splits)} in {run.root.name}, {s.image_size} pixels, '
-            f'{s.image_format}.')
+    lead = (f'Run {run_name(run.out)}: faces of {", ".join(s.splits)} in {run.root.name}, '
+            f'{s.image_size} pixels, {s.image_format}.')
     if s.num_shards > 1:
         lead += (f' Shard {s.shard} of {s.num_shards}: the table of clips has its own; '
                  'splits, left out and labels are of all.')

@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from . import figures
 from .runs import data_folders, duration
 from .folders import end_run
-from .reports import ReportedRun, made_up_note, run_name, setting_sections, write_report
+from .reports import ReportedRun, made_up_note, setting_sections, write_report
+from .checkpoints import run_name
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .training import TrainSettings
@@ -78,7 +79,7 @@ def data_sections(
     colours = [figures.COLOURS[int(label)] for label in batch['label']]
     png = run.save(figures.gallery(list(batch['images']), names, colours), 'windows')
     text = 'Windows per split, and some of the training windows (the middle frame decides the label).'
-    caption = 'Seven crops a window; the framed middle one decides the label. Orange: looking; blue: not looking.'
+    caption = 'The framed crop decides the label of its window. Orange: looking; blue: not looking.'
     return [('The data', text, run.data, (png, caption))]
 
 # %% ../nbs/35_training_report.ipynb #seed-sections
@@ -90,7 +91,8 @@ def seed_sections(
     text = (f'The same training with {len(run.runs)} seeds; each row is the best epoch of a seed. '
             'std: standard deviation of a sample.')
     shown = ['seed', 'epoch', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'val_loss']
-    return [('Seeds', text, run.runs[shown].astype(dict(epoch=int)), over_seeds(run.runs).rename_axis('over seeds').reset_index())]
+    best = run.runs[shown].astype(dict(epoch=int))
+    return [('Seeds', text, best, over_seeds(run.runs).rename_axis('over seeds').reset_index())]
 
 # %% ../nbs/35_training_report.ipynb #curve-sections
 def curve_sections(
@@ -172,7 +174,8 @@ def training_facts(
     "The numbers at the top of the report."
     history, seconds = run.history, sum(h.seconds.sum() for h in run.histories.values())
     return {'best val mAP': _over_runs(run, 'mAP'), 'AP looking': _over_runs(run, 'AP_looking'),
-            'accuracy': _over_runs(run, 'accuracy'), 'best epoch': f'{run.best.epoch:.0f} of {run.best.epochs:.0f}',
+            'accuracy': _over_runs(run, 'accuracy'),
+            'best epoch': f'{run.best.epoch:.0f} of {run.best.epochs:.0f}',
             'windows per second': f'{history.windows_per_s.median():,.0f}',
             'waiting for data': f'{history.data_wait.median():.0%}',
             'most memory': f'{history.memory_gb.max():.1f} GB',

@@ -157,7 +157,8 @@ UID = '2516ac85-e2eb-45e3-8cdb-31fe6899a08e'
 
 
 @pytest.mark.parametrize('values, texts', [
-    ([3567, 123456789012], ['3,567', '123,456,789,012']), ([1e-4, 1e-6], ['0.0001', '1e-6']), ([3e-4, 0.], ['0.0003', '0']),
+    ([3567, 123456789012], ['3,567', '123,456,789,012']), ([1e-4, 1e-6], ['0.0001', '1e-6']),
+    ([3e-4, -.5], ['0.000300', '-0.500000']), ([0., 0.], ['0', '0']),
     ([.25, 1.], ['0.2500', '1.0000']), ([1., 1.], ['1.0000', '1.0000']), ([2., None], ['2', '–']), ([44., 1500.], ['44', '1,500']),
     ([12345.678, .5], ['12,346', '0.5']), ([True, None], ['yes', '–']), ([None, .1 + .2], ['–', '0.3000']), (['x', .1 + .2], ['x', '0.3']),
     ([float('inf'), 1.5], ['inf', '1.5']), ([2 ** 60, -1], ['1,152,921,504,606,846,976', '-1'])])
@@ -184,7 +185,8 @@ def test_long_tables_are_folded(tmp_path, rows):
     html = report(tmp_path, ('Clips', '', pd.DataFrame({'clip_uid': [UID] * rows, 'faces': range(rows)})))
     assert ('<details>' in html) == (rows > 30) and html.count('<tr>') == rows + 1
     assert rows <= 30 or f'<summary>{rows} rows</summary>' in html
-    assert 'details::details-content' in html                                  # open on paper
+    print_style = html[html.index('@media print'):html.index('</style>')]
+    assert 'details:has(.scroll)::details-content { content-visibility: visible }' in print_style and html.count('<thead>') == 1
 
 
 def test_values_within_values_are_rows(tmp_path):
@@ -192,8 +194,8 @@ def test_values_within_values_are_rows(tmp_path):
                  lr=1e-4, decay=1e-6, mAP=.9888730405119, rows=3567, faces_dir=None, weights=[.136, .864])
     html = report(tmp_path, ('About', '', about))
     rows = dict(re.findall(r'<tr><td style="[^"]*">([^<]*)</td><td>(?:<span[^>]*>)?([^<]*)<', html))
-    assert rows == dict(commit='0123abc', versions='', torch='2.15.0', numpy='2.4.6', gpus='–', notes='One sentence.\nAnd two.', flip='true',
-                        lr='0.0001', decay='1e-6', mAP='0.988873', rows='3,567', faces_dir='–', weights='0.136, 0.864')
+    assert rows == dict(commit='0123abc', versions='', torch='2.15.0', numpy='2.4.6', gpus='–', notes='One sentence.\nAnd two.',
+                        flip='true', lr='0.0001', decay='1e-6', mAP='0.988873', rows='3,567', faces_dir='–', weights='0.136, 0.864')
     assert 'title="0.9888730405119"' in html and '{' not in shown(html)
 
 
@@ -212,7 +214,8 @@ def test_no_number_has_sixteen_digits(tmp_path):
 # What stands at the top
 
 def test_a_fact_can_be_explained_and_a_note_is_seen(tmp_path):
-    html = write_report(tmp_path / 'r.html', 'A run', 'Lead.', {'mAP': '0.5', 'other': ('0.6', '<why>')}, [], note='Not <real>.').read_text()
+    facts = {'mAP': '0.5', 'other': ('0.6', '<why>')}
+    html = write_report(tmp_path / 'r.html', 'A run', 'Lead.', facts, [], note='Not <real>.').read_text()
     assert '<small>&lt;why&gt;</small>' in html and html.count('<small>') == 1 and '<p class="note"><b>Not &lt;real&gt;.</b></p>' in html
     assert 'class="note"' not in report(tmp_path)
 
