@@ -817,9 +817,10 @@ def training_curves_of(
 
 # %% ../nbs/30_figures.ipynb #ecdf
 def _log_ticks(ax, low, high):
-    "A logarithmic axis with the ticks 1, 2, 5, 10, ... written as plain numbers."
+    "A logarithmic axis with the ticks 1, 2, 5, 10, ... (or 1, 10, ...) written as plain numbers."
     ax.set_xscale('log')
-    ticks = [t for t in (b * 10 ** e for e in range(6) for b in (1, 2, 5)) if low <= t <= high]
+    first = (1, 2, 5) if high < 150 * low else (1,)                     # more would lie over each other
+    ticks = [t for t in (b * 10 ** e for e in range(9) for b in first) if low <= t <= high]
     ax.set_xticks(ticks if len(ticks) > 2 else sorted({low, *ticks, high}))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:,.0f}'))
     ax.xaxis.set_minor_locator(NullLocator())

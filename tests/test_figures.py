@@ -1,18 +1,26 @@
 "Figures: what is drawn, what is said where nothing can be drawn, and which rows are picked."
 import io
+import re
+from inspect import signature
 
 import matplotlib
 import numpy as np
 import pandas as pd
+import papermill as pm
 import pytest
+from conftest import ROOT
 
 matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt
 
 from lam_nb import figures as F
-from lam_nb.evaluation import average_precision, compare_by_clip, intervals_by_clip, metrics_by
 from lam_nb.decisions import border_profile
+from lam_nb.evaluation import average_precision, compare_by_clip, intervals_by_clip, lam_metrics, metrics_by
+from lam_nb.predictions import write_table
+from lam_nb.reports import save_figure
+from lam_nb.runs import write_json
+from lam_nb.training_report import throughput_figure
 
 
 def table(tracks=4, length=80, seed=0):
@@ -321,3 +329,213 @@ def test_of_few_clips_no_interval_is_drawn_as_if_it_were_sure():
     dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
     assert [d.get_marker() for d in dots] == ['D'] * 4 and 'only 2 clips: too few for an interval' in words(fig) and '[' not in words(fig)
     assert '[' not in words(F.intervals(intervals_by_clip(P)))
+
+
+# Styles, and what a reader sees at the printed size
+
+SERIF = {'font.family': 'serif', 'figure.figsize': (3.3, 2.5)}
+PERFECT = P.assign(score=1. * (P.label == 1))
+WORST = P.assign(score=1. - PERFECT.score)
+LONG = [f'outputs/2026-11-28-baseline-resnet18-lstm-official-stride-3-seed-{i}' for i in range(6)]
+ONES = HISTORY.assign(mAP=1., AP_looking=1., AP_not_looking=1., accuracy=1.)
+SPEED = HISTORY.assign(windows_per_s=[12345., 23456., 23456.], data_wait=[0., 0., 1.])
+
+
+def families(fig):
+    "Fonts of all texts of a figure, drawn when its style is gone."
+    fig.draw_without_rendering()
+    return {tuple(t.get_fontfamily()) for t in fig.findobj(matplotlib.text.Text) if t.get_text()}
+
+
+def test_own_rcParams_count_and_style_counts_more():
+    own = {'font.family': 'monospace', 'font.size': 11, 'lines.linewidth': 3, 'figure.figsize': (4, 3)}
+    plain = F.precision_recall(P)
+    assert families(plain) == {('DejaVu Sans',)} and plain.get_size_inches().tolist() == [F.COLUMN, 2.7]
+    with plt.rc_context(own):
+        before = dict(plt.rcParams)
+        fig, other = F.precision_recall(P), F.precision_recall(P, style={'font.size': 9, 'figure.figsize': (6.4, 4.8)})
+        assert dict(plt.rcParams) == before
+    assert families(fig) == {('DejaVu Sans Mono', 'DejaVu Sans')} and fig.get_size_inches().tolist() == [4, 3]
+    ax = fig.axes[0]
+    assert ax.xaxis.label.get_size() == 11 and 9 < ax.get_xticklabels()[0].get_size() < 10 and ax.lines[0].get_linewidth() == 3
+    assert not ax.spines['top'].get_visible()                                        # not set by the user: the kit's
+    assert other.axes[0].xaxis.label.get_size() == 9 and other.get_size_inches().tolist() == [6.4, 4.8]
+
+
+def test_style_is_a_dict_a_name_a_file_or_a_list(tmp_path):
+    (tmp_path / 'journal.mplstyle').write_text('font.family: serif\nfont.size: 7\n')
+    for style in ('ggplot', tmp_path / 'journal.mplstyle', ['ggplot', {'font.size': 7}], SERIF, None): F.roc(P, style=style)
+    fig = F.roc(P, style=['ggplot', str(tmp_path / 'journal.mplstyle'), {'axes.spines.top': True}])
+    assert families(fig) == {('DejaVu Serif', 'DejaVu Sans')} and fig.axes[0].texts[-1].get_size() == 7
+    assert fig.axes[0].spines['top'].get_visible() and fig.axes[0].get_facecolor() == matplotlib.colors.to_rgba('#E5E5E5')
+    with pytest.raises(OSError, match='no_such_style'): F.roc(P, style='no_such_style')
+    assert not [n for n, draw in vars(F).items() if hasattr(draw, '__wrapped__') and 'style' not in signature(draw).parameters]
+
+
+def test_a_dark_style_or_TeX_does_not_spoil_figures():
+    with plt.style.context(['dark_background', {'text.usetex': True, 'axes.formatter.use_mathtext': True}]):
+        fig = F.precision_recall_of({'a_b $x$': P})
+    assert fig.get_facecolor() == (1, 1, 1, 1) and fig.axes[0].xaxis.label.get_color() == F.DARK
+    svg = as_svg(fig).decode()
+    assert 'mathdefault' not in svg and 'a_b $x$' in svg
+
+
+def test_the_kits_style_for_good_leaves_the_users_own():
+    with plt.rc_context({'font.size': 13}):
+        F.set_style()
+        assert plt.rcParams['font.size'] == 13 and plt.rcParams['pdf.fonttype'] == 42
+        assert F.roc(P).get_size_inches().tolist() == [F.COLUMN, 2.7]
+
+
+def test_size_of_figures_whose_height_follows_their_rows():
+    by_track = metrics_by(P, 'track_id')
+    for draw in (lambda **k: F.slices(by_track, **k), lambda **k: F.positives(dict(train=P), **k),
+                 lambda **k: F.intervals(intervals_by_clip(P), **k)):
+        natural, own = draw().get_size_inches(), draw(style=SERIF).get_size_inches()
+        assert own[0] == 3.3 and own[1] == natural[1] != 2.5
+    natural, own = (F.contact_sheet([IMAGE] * 16, style=s).get_size_inches() for s in ({}, SERIF))
+    assert own[0] == 3.3 and np.allclose(own / natural, own[0] / natural[0])                 # images keep their shape
+    assert throughput_figure(SPEED, style=SERIF).get_size_inches().tolist() == [3.3, 2.5]
+
+
+def cut_markers(fig):
+    "Markers that the edge of their axes cuts."
+    fig.draw_without_rendering()
+    found = []
+    for ax in fig.axes:
+        box = ax.get_window_extent()
+        for line in (n for n in ax.lines if n.get_marker() not in ('None', None, '', '|') and n.get_clip_on()):
+            r = line.get_markersize() / 2 * fig.dpi / 72
+            points = ax.transData.transform(np.column_stack([np.asarray(v, dtype=float) for v in line.get_data()]))
+            found += [p for p in points if np.isfinite(p).all() and not (
+                box.x0 + r <= p[0] <= box.x1 - r and box.y0 + r <= p[1] <= box.y1 - r)]
+    return found
+
+
+@pytest.mark.parametrize('draw', [
+    lambda: F.roc(PERFECT), lambda: F.roc(WORST), lambda: F.roc(P, .99999), lambda: F.roc(P, 0.), lambda: F.calibration(PERFECT),
+    lambda: F.calibration(WORST), lambda: F.intervals(intervals_by_clip(WORST)), lambda: F.intervals(intervals_by_clip(PERFECT)),
+    lambda: F.slices(metrics_by(PERFECT, 'track_id')), lambda: F.slices(metrics_by(WORST, 'track_id'), 'accuracy'),
+    lambda: F.training_curves(ONES), lambda: F.training_curves(ONES[:1] * 0 + [1, 0, 0, 0, 0, 0, 0]), lambda: throughput_figure(SPEED),
+    lambda: F.training_curves_of(dict(a=ONES, b=ONES[:1])), lambda: F.timeline(PERFECT[PERFECT.track_id == 'track_1'], {10: IMAGE}),
+    lambda: F.gallery([np.stack([IMAGE] * 7)], ['a'], rows=WORST[:1], predictions=WORST)])
+def test_no_marker_is_cut(draw):
+    assert not cut_markers(draw())
+
+
+def overlaps(fig):
+    "Pairs of texts that lie over each other, and texts outside the figure."
+    fig.draw_without_rendering()
+    texts = [t for t in fig.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
+    for ax in fig.axes:                                                              # ticks outside the limits are not drawn
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            gone = [t for t in ticks if not low - 1e-9 <= t.get_loc() <= high + 1e-9]
+            texts = [t for t in texts if t not in [label for tick in gone for label in (tick.label1, tick.label2)]]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+    inside = fig.bbox.padded(1)
+    found = [text for text, b in boxes if b.width and not (inside.contains(*b.min) and inside.contains(*b.max))]
+    for i, (text, a) in enumerate(boxes):
+        found += [(text, other) for other, b in boxes[i + 1:]
+                  if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1]
+    return found
+
+
+@pytest.mark.parametrize('style', [{}, SERIF, {'font.size': 9}], ids=['kit', 'serif', 'larger'])
+@pytest.mark.parametrize('threshold', [0., .02, .1, .5, .98, .99999])
+@pytest.mark.parametrize('rows', [P, PERFECT, WORST], ids=['some', 'perfect', 'worst'])
+def test_the_words_of_the_roc_lie_over_no_number(rows, threshold, style):
+    with plt.rc_context(style): assert not overlaps(F.roc(rows, threshold))
+
+
+BIG = pd.concat([P.assign(clip_uid=f'{i}') for i in range(300)], ignore_index=True)
+MIXED = pd.concat([BIG, BIG.assign(label=-1, clip_uid='x' + BIG.clip_uid)])
+RUNS = {n: P.assign(score=(P.score + i * P.label) / (1 + i)) for i, n in enumerate(LONG)}
+NO_LOOKING = table(tracks=12).assign(label=0)
+
+
+@pytest.mark.parametrize('draw', [
+    lambda: F.precision_recall(P), lambda: F.precision_recall(P.assign(label=(P.index % 100 == 0) * 1)),
+    lambda: F.precision_recall(P.assign(label=P.index % 2)), lambda: F.precision_recall_of(RUNS), lambda: F.score_histogram(MIXED, .98),
+    lambda: F.confusion_matrix(BIG, .98), lambda: F.calibration(BIG), lambda: F.timeline(ONE, threshold=.02),
+    lambda: F.timeline(PERFECT[PERFECT.track_id == 'track_1'], threshold=.98), lambda: F.timeline(ONE[:1]),
+    lambda: F.timeline(table(1, 9000)), lambda: F.intervals(intervals_by_clip(NO_LOOKING)),
+    lambda: F.slices(metrics_by(P.assign(u='0d42b229-1360-420d-b048-1, person 123456'), 'u')),
+    lambda: F.slices(metrics_by(BIG, 'track_id')),
+    lambda: F.differences({n: compare_by_clip(P, t) for n, t in [*RUNS.items()][1:]}, LONG[0]),
+    lambda: F.training_curves(ONES), lambda: F.training_curves(ONES[:1]), lambda: F.training_curves_of(dict.fromkeys(LONG, HISTORY)),
+    lambda: F.track_lengths(dict(train=BIG.assign(track_id='1', clip_uid='1'), val=P, test=P[:3])),
+    lambda: F.positives(dict(train=BIG, val=BIG.assign(label=(BIG.index % 50 == 0) * 1), test=P[:0])), lambda: throughput_figure(SPEED)])
+def test_no_text_lies_over_another_or_outside(draw):
+    assert not overlaps(draw())
+
+
+def test_names_that_are_shortened_still_differ():
+    legend = [t.get_text() for t in F.precision_recall_of(RUNS).legends[0].get_texts()]
+    assert len({t.split(':')[0] for t in legend}) == 6 and all('…' in t for t in legend)
+    assert F._short_names(['a' * 30 + 'x' + 'a' * 30, 'a' * 61], 20) == ['a' * 30 + 'x' + 'a' * 30, 'a' * 61]
+
+
+def ticks(axis):
+    "Labels of the ticks within the axis."
+    axis.figure.draw_without_rendering()
+    low, high = sorted(axis.get_view_interval())
+    return [t.label1.get_text() for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_text()]
+
+
+def test_numbers_on_axes():
+    assert ticks(F.training_curves(HISTORY[:1]).axes[1].xaxis) == ['1'] == ticks(F.training_curves_of(dict(a=HISTORY[:1])).axes[0].xaxis)
+    assert all(t.isdigit() for t in ticks(F.training_curves_of(dict(a=HISTORY)).axes[0].xaxis))
+    assert '20,000' in ticks(throughput_figure(SPEED).axes[0].yaxis)
+    assert '2,500' in ticks(F.around_borders(border_profile(BIG)).axes[1].yaxis)
+    assert '10,000' in ticks(F.calibration(BIG).axes[1].yaxis)
+    high = F.training_curves_of(dict(a=ONES)).axes[1].get_ylim()[1]
+    assert 1 < high < 1.03                                                                   # no mAP above 1
+
+
+@pytest.mark.parametrize('frames, expected', [
+    (range(10, 170), ['30\n1 s', '60\n2 s', '90\n3 s', '120\n4 s', '150\n5 s']), ([100], ['99\n3.30 s', '100\n3.33 s', '101\n3.37 s']),
+    (range(0, 9000, 13), ['0\n0 s', '1800\n60 s', '3600\n120 s', '5400\n180 s', '7200\n240 s', '9000\n300 s']),
+    (range(60, 100), ['60\n2.0 s', '66\n2.2 s', '72\n2.4 s', '78\n2.6 s', '84\n2.8 s', '90\n3.0 s', '96\n3.2 s'])])
+def test_a_timeline_has_seconds_below_its_frames(frames, expected):
+    rows = pd.concat([ONE] * 20, ignore_index=True)[:len(frames)].assign(frame=list(frames))
+    assert ticks(F.timeline(rows).axes[0].xaxis) == expected
+
+
+def test_a_figure_in_a_paper_has_its_width_and_its_font(tmp_path):
+    file = save_figure(F.precision_recall(P, style=SERIF), tmp_path / 'curve.png').with_suffix('.pdf').read_bytes()
+    assert b'DejaVuSerif' in file and b'/FontFile2' in file and b'/Type3' not in file        # TrueType, embedded
+    box = [float(v) for v in re.search(rb'/MediaBox \[ ?([^\]]+?) ?\]', file)[1].split()]
+    assert abs(box[2] / 72 - 3.3) < 0.02 and abs(box[3] / 72 - 2.5) < 0.06
+
+
+@pytest.fixture(scope='module')
+def evaluations(tmp_path_factory):
+    "What two runs of evaluate.ipynb leave, as far as figures need it."
+    root = tmp_path_factory.mktemp('runs')
+    for name, rows in dict(first=P, second=P.assign(score=.8 * P.score + .2 * P.label)).items():
+        (root / name).mkdir()
+        write_table(rows, root / name / 'predictions.parquet')
+        write_json(root / name / 'metrics.json', lam_metrics(rows, .4))
+        write_json(root / name / 'settings.json', dict(parameters={}, provenance={}))
+    return root
+
+
+def paper(**given):
+    return pm.execute_notebook(ROOT / 'nbs/paper.ipynb', None, given, cwd=ROOT, progress_bar=False)
+
+
+def test_figures_for_a_paper(evaluations, tmp_path):
+    nb = paper(run=str(evaluations / 'first'), second=str(evaluations / 'second'), out_dir=str(tmp_path), width=3.)
+    names = 'precision_recall roc calibration timeline runs by_hand'.split()
+    assert {f.name for f in tmp_path.iterdir()} == {f'{name}.{ending}' for name in names for ending in ('pdf', 'svg', 'png')}
+    assert sum('image/png' in o.get('data', {}) for c in nb.cells for o in c.get('outputs', [])) == len(names)
+    svg = {name: (tmp_path / f'{name}.svg').read_text() for name in names}
+    assert 'score ≥ 0.4' in svg['roc'] and 'first: AP' in svg['runs'] and 'second: AP' in svg['runs'] and 'Precision' in svg['by_hand']
+    assert all("'DejaVu Serif'" in text for text in svg.values())
+
+
+def test_a_wrong_folder_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(pm.PapermillExecutionError) as error: paper(run=str(tmp_path / 'nowhere'), out_dir=str(tmp_path / 'out'))
+    assert 'nowhere: give the folder of a finished run of evaluate' in error.value.evalue and not (tmp_path / 'out').exists()
