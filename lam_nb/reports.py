@@ -38,7 +38,7 @@ def save_figure(
     with matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
         for ending in _ENDINGS:
             with atomic_path(path.with_suffix(ending)) as part:
-                fig.savefig(part, dpi=dpi, bbox_inches='tight', pad_inches='layout')     # as wide as it was drawn
+                fig.savefig(part, dpi=dpi, bbox_inches='tight', pad_inches='layout')   # as wide as drawn
     if show: display({'image/png': b64encode(_shown(fig)).decode()}, raw=True)
     return path
 

@@ -488,7 +488,7 @@ def test_numbers_on_axes():
     assert ticks(F.training_curves(HISTORY[:1]).axes[1].xaxis) == ['1'] == ticks(F.training_curves_of(dict(a=HISTORY[:1])).axes[0].xaxis)
     assert all(t.isdigit() for t in ticks(F.training_curves_of(dict(a=HISTORY)).axes[0].xaxis))
     assert '20,000' in ticks(throughput_figure(SPEED).axes[0].yaxis)
-    assert '2,500' in ticks(F.around_borders(border_profile(BIG)).axes[1].yaxis)
+    assert ticks(F.around_borders(border_profile(BIG)).axes[1].yaxis)[1] in ('2,000', '2,500')
     assert '10,000' in ticks(F.calibration(BIG).axes[1].yaxis)
     high = F.training_curves_of(dict(a=ONES)).axes[1].get_ylim()[1]
     assert 1 < high < 1.03                                                                   # no mAP above 1
