@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 # Ego4D's audio-visual clips that have boxes; the faces of the other 133, the test set, come as crops
-TRAIN_CLIPS, VAL_CLIPS = 389, 50
+TRAIN_CLIPS, VAL_CLIPS, CLIPS = 389, 50, 572
+BITS = 13e6                                                 # of a second of video: assumed
 FRAMES_A_CLIP = 9000                                        # five minutes, 30 a second
 TRAIN_WINDOWS = 1.2e6                                       # at stride 3
 TRAIN_FACES = 3 * TRAIN_WINDOWS
@@ -35,6 +36,7 @@ def estimate(hours: float) -> dict[str, str]:
     needed, cpu, loader = windows / (hours * 3600), step['windows_per_s'], loaded['windows_per_s']['ours']
     return {
         'preparation': f'{frames:,} frames / {rate:.0f} frames/s = {frames / rate / 3600:.1f} hours on 2 cores',
+        'clips': f'{CLIPS} x 5 minutes of {BITS / 1e6:.0f} Mbit/s = {CLIPS * FRAMES_A_CLIP / 30 * BITS / 8 / 1e9:.0f} GB',
         'face store': f'{frames * small / 1e9:.0f} GB ({small / 1e3:.1f} KB a frame) to {faces * large / 1e9:.0f} GB '
                       f'({faces / 1e6:.1f} million faces of {large / 1e3:.0f} KB)',
         'official frames': f'{frames * prepared["bytes_a_frame"]["official"] / 1e12:.1f} TB',
