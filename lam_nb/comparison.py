@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESULT_METRICS', 'EGO4D_CLIPS', 'read_run', 'read_runs', 'shared_rows', 'differences_of', 'disagreements',
            'run_settings', 'different_settings', 'results_table', 'latex_text', 'write_results', 'published_numbers',
-           'not_ego4d', 'CompareSettings']
+           'not_ego4d']
 
 # %% ../nbs/32_comparison.ipynb #imports
 import json
@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from .decisions import _named_checkpoints, _part
 from .evaluation import compare_by_clip
 from .predictions import (
     check_predictions, check_same_rows, labels_and_scores, read_table, row_keys)
-from .runs import Settings, atomic_path, project_path
+from .runs import atomic_path, moved_names, project_path
 
 # %% ../nbs/32_comparison.ipynb #read-run
 def _read_json(file):
@@ -341,14 +340,5 @@ def not_ego4d(
         reasons.append(f'{len(predictions):,} rows are far too few for clips of five minutes')
     return reasons
 
-# %% ../nbs/32_comparison.ipynb #compare-settings
-class CompareSettings(Settings):
-    "Parameters of compare.ipynb."
-    runs: list[str] = Field(['outputs/evaluate', 'outputs/evaluate-flip'], min_length=1)   # folders of runs
-    names: list[str] | None = None                  # a name for each run; None: the folders' names
-    out_dir: str = 'outputs/compare'                # the run's folder
-    shared_only: bool = False                       # compare the rows that all runs have; False: refuse others
-    threshold: float = Field(0.5, gt=0, lt=1)       # a row is predicted looking when its score is at least this
-    draws: int = Field(1000, ge=100)                # not used since 0.3: the intervals need no draws
-    faces_dir: str | None = None                    # face store for the strips; None: that of the first run
-    strips: int = Field(8, ge=0)                    # rows shown for each way in which two runs disagree
+# %% ../nbs/32_comparison.ipynb #moved-here
+__getattr__ = moved_names(__name__)           # what earlier versions had in this module

@@ -18,12 +18,15 @@ import pandas as pd
 from . import figures
 from .runs import project_path, write_json
 from .folders import check_folder, end_run, start_run
-from .reports import ReportedRun, setting_sections, write_report
+from .settings import CompareSettings
+from .reports import (
+    ReportedRun, _value_text, made_up_note, setting_sections, show_report, write_report)
+from .checkpoints import checkpoint_name
 from .faces import store_path
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, intervals_by_clip
 from lam_nb.comparison import (
-    CompareSettings, differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
+    differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
     write_results)
 
 # %% ../nbs/36_comparison_report.ipynb #comparison
@@ -139,19 +142,25 @@ def glance_sections(
                    'Differences with 95 % intervals by jackknife over clips: each clip is left out of both '
                    'runs. Dark where the interval does not hold zero.'),
                   (run.save(figures.precision_recall_of(run.tables), 'precision_recall'),
-                   'AP: area under the curve.')]
+                   'Precision over recall of looking, a line per run. AP: area under the curve.')]
     if run.trainings:
         histories = {training['name']: training['history'] for training in run.trainings}
         png = run.save(figures.training_curves_of(histories), 'training')
-        items.append((png, 'Loss and mAP of each epoch.'))
+        items.append((png, 'Loss (left) and validation mAP (right) over the epochs, a line per training.'))
     return [('At a glance', '', *items)]
 
 # %% ../nbs/36_comparison_report.ipynb #difference-sections
+def _readable(text):
+    "A setting as `different_settings` writes it: a fraction with at most six digits, a list without brackets."
+    try: value = json.loads(text)
+    except ValueError: return text
+    return _value_text('', value) if isinstance(value, float | list) else text
+
 def difference_sections(
     run: Comparison, # as `start_comparison` returns it
 ) -> list: # of one section
     "The settings that differ."
-    items = [(table.reset_index(), f'Of the {kind}.') if len(table) else f'Of the {kind}: none.'
+    items = [(table.map(_readable).reset_index(), f'Of the {kind}.') if len(table) else f'Of the {kind}: none.'
              for kind, table in setting_tables(run).items()]
     text = 'Settings that are the same in all runs of a kind are left out.'
     return [('Which settings differ?', text, *items)]
@@ -207,9 +216,11 @@ def _galleries(run):
         print(f'no crops are shown: the face store {store} does not hold all clips')
         return []
     cases = rows.groupby(['run', 'right'], sort=False) if run.settings.strips else ()
-    text = 'The rows where the scores lie furthest apart. The framed crop is the one that is scored.'
+    text = 'The rows where the scores lie furthest apart.'
+    caption = ('Strips of the crops of a window, with both scores. The framed crop is the one that is scored: '
+               'orange where labelled looking, blue where not.')
     return [(f'{right} is right, {name if right == run.first else run.first} is wrong', text,
-             _strips(run, _spread(case, run.settings.strips), i))
+             (_strips(run, _spread(case, run.settings.strips), i), caption))
             for i, ((name, right), case) in enumerate(cases, 1)]
 
 # %% ../nbs/36_comparison_report.ipynb #disagreement-sections-function
@@ -248,19 +259,31 @@ def _facts(run):
     facts = {'runs': f'{len(run.runs)}'}
     if run.tables:
         table = run.tables[run.first]
-        facts |= {'rows compared': f'{len(table):,}', 'clips': f'{table.clip_uid.nunique()}'}
+        facts |= {'rows compared': f'{len(table):,}', 'clips': f'{table.clip_uid.nunique():,}'}
     return facts | _headlines(run)
+
+def _lead(run):
+    "Which runs are compared: of an evaluation with its checkpoint, split and stride."
+    words = '; '.join(f'{each["name"]}{_details(each["parameters"])}' for each in run.runs)
+    return f'{words}.' + f' Differences are to {run.first}.' * bool(run.tables)
+
+def _details(given):
+    "In brackets: the checkpoints of an evaluation, its split and its stride, as far as they are known."
+    files = given.get('checkpoints') or ([given['checkpoint']] if given.get('checkpoint') else [])
+    if 'split' not in given: return ''
+    where = f'{given["split"]} at stride {given.get("stride", 1)}'
+    return f' ({", ".join([*(checkpoint_name(project_path(file)) for file in files), where])})'
 
 def write_comparison(
     run: Comparison, # as `start_comparison` returns it
     sections: list, # as `comparison_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the differences in mAP, and where the report is."
-    lead = f'{", ".join(r["name"] for r in run.runs)}.' + f' Differences are to {run.first}.' * bool(run.tables)
-    report = write_report(run.out / 'report.html', 'Comparison', lead, _facts(run), sections)
+    data = {each['parameters'].get('data_dir') for each in run.runs} - {None}
+    report = write_report(run.out / 'report.html', 'Comparison', _lead(run), _facts(run), sections,
+                          made_up_note(*map(project_path, data)))
     for what, text in _headlines(run).items(): print(f'{what}: {text}')
     if 'draws' in run.settings.model_fields_set and run.settings.draws != 1000:
         print(f'draws = {run.settings.draws} was not used: the intervals need no draws')
-    print(f'report: {report}')
     end_run(run.out)
-    return report
+    return show_report(report)

@@ -152,6 +152,17 @@ def error_runs(
              for kind, wrong in (('missed', label & ~guess), ('false alarm', ~label & guess))]
     return pd.concat(parts).sort_values('n_rows', ascending=False, kind='stable').reset_index(drop=True)
 
+# %% ../nbs/29_decisions.ipynb #timing-words
+def _timing_text(segments, wrong):
+    "Segments and runs of wrong rows in numbers."
+    brief = int((wrong.at_border & (wrong.n_rows <= 5)).sum())
+    return (f'Segment recall: {segments["n_found"]:,} of {segments["n_labelled"]:,} labelled looking segments '
+            'have a row that is called looking. '
+            f'Segment precision: {segments["n_right"]:,} of {segments["n_predicted"]:,} predicted segments '
+            'have a row that is labelled looking. A missing frame ends a segment. '
+            f'{len(wrong):,} runs of wrong rows; {brief:,} of them are at most five rows long and touch '
+            'the border of a looking segment: these are errors of timing. The longest runs:')
+
 # %% ../nbs/29_decisions.ipynb #threshold-at
 def threshold_at(
     threshold: float,     # chosen on scores of the temperature `found_at`

@@ -126,6 +126,23 @@ def image_metrics(
     return found | dict(with_image={k: v for k, v in lam_metrics(seen, threshold).items()
                                     if k in [*_METRICS, 'n_rows', 'n_positive']})
 
+# %% ../nbs/24_evaluation.ipynb #words-on-metrics
+def _image_note(metrics):
+    "A sentence about rows without an image."
+    seen = metrics.get('with_image') or dict(mAP=None)
+    without = f'; mAP without them {seen["mAP"]:.4f}' if seen['mAP'] is not None else ''
+    return (f'{metrics["n_no_image"]:,} of {metrics["n_rows"]:,} rows have no image, as their frames could not '
+            f'be read (see the report of the preparation); the model was given a black face{without}')
+
+def _sklearn_text(metrics):
+    "What scikit-learn's AP is, beside the official one."
+    value, official = metrics.get('sklearn_AP_looking'), metrics.get('AP_looking')
+    if value is None: return ''
+    return (f'The AP of looking by scikit-learn is {value:.3f}, the official one '
+            f'{"not defined" if official is None else f"{official:.3f}"}: for each looking row, the official '
+            'code takes the best precision at the same or a higher recall. Its AP is never lower, and can be '
+            'much higher where looking rows are few.')
+
 # %% ../nbs/24_evaluation.ipynb #without-each
 def _without_each(labels, scores, clips):
     "Average precision without each clip in turn (n_clips,); NaN where no row of the class is left."

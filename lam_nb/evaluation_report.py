@@ -19,20 +19,24 @@ import pandas as pd
 
 from . import figures
 from .runs import data_folders, duration, project_path, write_json
+from .processes import _kept_when_stopped
 from .folders import check_folder, claim_folder, end_run, list_files, start_run
 from .devices import run_line, usable_gpus
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
+from .checkpoints import checkpoint_name
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
 from .data_checks import (
     _outdated_note, left_out_clips, left_out_note, outdated_clips, warn_of_shared)
 from .predictions import check_predictions, row_keys, write_official, write_submission, write_table
 from .windows import window_strips
-from .evaluation import INTERVAL_TEXT, MIN_CLIPS, image_metrics, intervals_by_clip, lam_metrics
+from .evaluation import (
+    INTERVAL_TEXT, MIN_CLIPS, _image_note, _sklearn_text, image_metrics, intervals_by_clip, lam_metrics)
 from .scoring import (
     EvaluateSettings, challenge_rows, check_evaluation, fit_temperature, fitted_value, predict_split)
 from .decisions import (
-    best_threshold, border_profile, error_runs, fitted_notes, operating_points, segment_metrics, threshold_at)
+    _timing_text, best_threshold, border_profile, error_runs, fitted_notes, operating_points,
+    segment_metrics, threshold_at)
 from .slices import row_properties, slice_tables, slices_csv, weakest
 from .comparison import not_ego4d, published_numbers, results_table, write_results
 
@@ -113,13 +117,6 @@ def _pose_only(run):
     metrics = lam_metrics(same.assign(person_id=''))
     return dict(pose_only={k: metrics[k] for k in ('mAP', 'AP_looking', 'AP_not_looking')})
 
-def _image_note(metrics):
-    "A sentence about rows without an image."
-    seen = metrics.get('with_image') or dict(mAP=None)
-    without = f'; mAP without them {seen["mAP"]:.4f}' if seen['mAP'] is not None else ''
-    return (f'{metrics["n_no_image"]:,} of {metrics["n_rows"]:,} rows have no image, as their frames could not '
-            f'be read (see the report of the preparation); the model was given a black face{without}')
-
 # %% ../nbs/33_evaluation_report.ipynb #evaluation-metrics
 UNKNOWN = ['mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'confusion', 'n_positive']     # without labels
 
@@ -144,6 +141,9 @@ def _busiest_tracks(run, n=3):
     changes = lambda track: track.label.diff().abs().sum() if run.labelled else track.score.std(ddof=0)
     return sorted(tracks, key=lambda track: -changes(track))[:n]
 
+_TIMELINE = ('Dotted: the threshold; shaded: labelled looking. Crops of some frames with their scores: framed '
+             'orange where labelled looking, blue where not.')
+
 def _timeline(run, number, track):
     "A track's timeline with up to eleven crops, as a PNG."
     track = track.drop_duplicates('frame')                   # of two crops of one frame the first is drawn
@@ -157,25 +157,29 @@ def _labelled_figures(run):
     "The figures of the first page that need labels, with captions."
     return [
         (run.save(figures.intervals(run.intervals), 'intervals'),
-         '95 % intervals by jackknife over clips: frames of one clip are alike, so whole clips are left out.'),
+         'Each metric with its 95 % interval, by jackknife over clips: frames of one clip are alike, so whole '
+         'clips are left out.'),
         (run.save(figures.precision_recall(run.predictions), 'precision_recall'),
-         'Precision: fraction of the rows called looking that are labelled so. Recall: fraction of the '
-         'rows labelled looking that are called so. AP: area under the curve. Dotted: random baseline.'),
+         'Precision: fraction of the rows called looking that are labelled so. Recall: fraction of the rows '
+         'labelled looking that are called so. Blue: the same for not looking. AP: area under the curve. '
+         'Dotted: random baseline.'),
         (run.save(figures.calibration(run.predictions), 'calibration'),
          'Of the rows with score 0.7, seven in ten should be looking: the dotted line. ECE, expected '
-         'calibration error: mean distance from that line, weighted by rows.')]
+         'calibration error: mean distance from it, weighted by rows. Below: rows with each score.')]
+
+_POSE = 'of a classifier that sees only the true pose of each head, which is known on the sample data only'
 
 def overview_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section
     "The first page: metrics, curves, calibration, scores, one track."
     notes = ' '.join(f'{note[0].upper()}{note[1:]}.' for note in run.metrics['notes'])
+    if pose := run.metrics.get('pose_only'): notes += f' By head pose alone: mAP {pose["mAP"]:.3f} {_POSE}.'
     histogram = run.save(figures.score_histogram(run.predictions, run.threshold), 'score_histogram')
     items = [*(_labelled_figures(run) if run.labelled else []),
              (histogram, 'Distribution of the scores of each class; the dotted line is the threshold.'),
-             (_timeline(run, 1, _busiest_tracks(run)[0]),
-              'The track with the most changes between looking and not looking.')]
-    return [('At a glance', notes, *items)]
+             (_timeline(run, 1, _busiest_tracks(run)[0]), f'Track with the most changes of label. {_TIMELINE}')]
+    return [('At a glance', notes.strip(), *items)]
 
 # %% ../nbs/33_evaluation_report.ipynb #uncertainty
 _NAMES = dict(n_rows='rows', n_positive='looking', n_clips='clips', looks_precision='segment precision',
@@ -191,20 +195,12 @@ def _number(run, name):
     value = run.metrics.get(name)
     return 'not defined' if value is None else f'{value:.3f}'
 
-def _sklearn_text(run):
-    "What scikit-learn's AP is, beside the official one."
-    value = run.metrics.get('sklearn_AP_looking')
-    if value is None: return ''
-    return (f'The AP of looking by scikit-learn is {value:.3f}, the official one {_number(run, "AP_looking")}: '
-            'for each looking row, the official code takes the best precision at the same or a higher '
-            'recall. Its AP is never lower, and can be much higher where looking rows are few.')
-
 def uncertainty_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section; empty without labels
     "The metrics' intervals as a table."
     if not run.labelled: return []
-    text = f'Fractions; low and high: {INTERVAL_TEXT} {_sklearn_text(run)}'
+    text = f'Fractions; low and high: {INTERVAL_TEXT} {_sklearn_text(run.metrics)}'
     filled = run.intervals.loc[:, (run.intervals != '').any()]              # no column of empty notes
     return [('How sure are these numbers?', text, _readable(filled, 'metric'))]
 
@@ -221,12 +217,12 @@ def decision_sections(
             'The best thresholds were chosen on these same rows: their results are optimistic.')
     return [('Decisions', text, _readable(run.points, 'threshold chosen for'),
              (run.save(figures.roc(rows, run.threshold), 'roc'),
-              'AUROC: the probability that a looking row has a higher score than a not-looking one; '
-              'random baseline 0.5.'),
+              'The dot is the threshold in use. AUROC: the probability that a looking row has a higher score '
+              'than a not-looking one; random baseline 0.5 (dotted).'),
              (run.save(figures.confusion_matrix(rows, run.threshold), 'confusion_matrix'),
-              f'At the threshold {run.threshold:.3g}.'),
+              f'Rows at the threshold {run.threshold:.3g}, and the percentage of each label.'),
              (run.save(figures.confusion_matrix(rows, best), 'confusion_best'),
-              'At the best accuracy on these rows.'))]
+              f'The same at {best:.3g}, which gives the best accuracy on these rows.'))]
 
 # %% ../nbs/33_evaluation_report.ipynb #slices
 SLICE_COLUMNS = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'chance']
@@ -247,24 +243,15 @@ def slice_sections(
 ) -> list: # of one section; empty without labels
     "The metrics of groups of rows, as bars and as tables."
     if not run.labelled: return []
-    bars = [run.save(figures.slices(weakest(table)), f'slice_{name}')
+    bars = [(run.save(figures.slices(weakest(table)), f'slice_{name}'),
+             f'AP of looking by {table.index.name}. Dot: AP; line: 95 % interval; bar: random baseline.')
             for name, table in run.slices.items() if len(table) > 1]
-    tables = [_readable(weakest(table)[SLICE_COLUMNS].rename(figures.short_group), table.index.name)
+    tables = [_readable(weakest(table)[SLICE_COLUMNS], table.index.name)
               for table in run.slices.values()]
     return [('Where does it work?', _slice_text(run), *bars, *tables)]
 
 # %% ../nbs/33_evaluation_report.ipynb #timing
 _KINDS = {'missed': 'false negatives', 'false alarm': 'false positives'}   # in error_runs.csv -> in the report
-
-def _timing_text(segments, wrong):
-    "Segments and runs of wrong rows in numbers."
-    brief = int((wrong.at_border & (wrong.n_rows <= 5)).sum())
-    return (f'Segment recall: {segments["n_found"]:,} of {segments["n_labelled"]:,} labelled looking segments '
-            'have a row that is called looking. '
-            f'Segment precision: {segments["n_right"]:,} of {segments["n_predicted"]:,} predicted segments '
-            'have a row that is labelled looking. A missing frame ends a segment. '
-            f'{len(wrong):,} runs of wrong rows; {brief:,} of them are at most five rows long and touch '
-            'the border of a looking segment: these are errors of timing. The longest runs:')
 
 def timing_sections(
     run: Evaluation, # with metrics
@@ -272,19 +259,23 @@ def timing_sections(
     "Segments, runs of wrong rows, and the scores around the borders of looking segments."
     if not run.labelled: return []
     wrong = run.error_runs
-    longest = wrong.head(10).assign(clip_uid=wrong.clip_uid.str[:8], kind=wrong.kind.replace(_KINDS))
+    longest = wrong.head(10).assign(kind=wrong.kind.replace(_KINDS))
     profile = border_profile(run.predictions, run.threshold)
     return [('Errors in time', _timing_text(run.metrics['looks'], wrong),
              longest.rename(columns=lambda name: name.replace('_', ' ')),
              (run.save(figures.around_borders(profile), 'around_borders'),
-              'Around the border of a looking segment: fraction of rows called looking, and mean score.'))]
+              'Around the border of a looking segment: fraction of rows called looking, and mean score. Below: '
+              'rows at each distance.'))]
 
 # %% ../nbs/33_evaluation_report.ipynb #examples
 EXAMPLES = dict(
-    TP=('True positives', 'Rows labelled looking and called looking: the highest scores. Framed: the crop.'),
+    TP=('True positives', 'Rows labelled looking and called looking: the highest scores.'),
     FP=('False positives', 'Rows labelled not looking and called looking: the highest scores.'),
     FN=('False negatives', 'Rows labelled looking and called not looking: the lowest scores.'),
     TN=('True negatives', 'Rows labelled not looking and called not looking: the lowest scores.'))
+
+_GALLERY = ('The framed crop is scored: orange where labelled looking, blue where not. Below a strip the '
+            'score of the frames around it; shaded: labelled looking.')
 
 def _example_gallery(run, kind):
     "Six confident rows of a kind, as a PNG."
@@ -300,14 +291,16 @@ def example_sections(
 ) -> list: # true positives, false positives, false negatives, true negatives; empty without labels
     "The most confident rows, right and wrong."
     if not run.labelled: return []
-    return [(title, text, _example_gallery(run, kind)) for kind, (title, text) in EXAMPLES.items()]
+    return [(title, text, (_example_gallery(run, kind), f'{title}. {_GALLERY}'))
+            for kind, (title, text) in EXAMPLES.items()]
 
 # %% ../nbs/33_evaluation_report.ipynb #tracks
 def track_sections(
     run: Evaluation, # with predictions
 ) -> list: # of one section; empty where there is only one track
     "Score and labels along two more tracks."
-    pngs = [_timeline(run, i + 2, track) for i, track in enumerate(_busiest_tracks(run)[1:])]
+    pngs = [(_timeline(run, i + 2, track), f'Track {track.track_id.iloc[0]}, over time. {_TIMELINE}')
+            for i, track in enumerate(_busiest_tracks(run)[1:])]
     text = 'Score and label over time, with the crop at some frames.'
     return [('Along further tracks', text, *pngs)] * bool(pngs)
 
@@ -344,7 +337,11 @@ def all_metrics_sections(
     run: Evaluation, # with metrics
 ) -> list: # of one section
     "Every metric that is known."
-    return [('All metrics', '', {name: value for name, value in run.metrics.items() if value is not None})]
+    known = {name: value for name, value in run.metrics.items() if value is not None}
+    if 'confusion' in known:
+        (tn, fp), (fn, tp) = known['confusion']
+        known['confusion'] = dict(true_negatives=tn, false_positives=fp, false_negatives=fn, true_positives=tp)
+    return [('All metrics', 'As metrics.json has them, where all digits are.', known)]
 
 # %% ../nbs/33_evaluation_report.ipynb #evaluation-sections
 def evaluation_sections(
@@ -368,8 +365,10 @@ def evaluation_lead(
     run: Evaluation, # with settings
 ) -> str: # two sentences
     "Split, stride, model and options of the run."
-    what = f'{run.settings.split} split of {run.root.name} at stride {run.settings.stride}'
-    return f'{", ".join([what, _model_title(run), *_options(run)])}. Random scores give a mAP of about 0.5.'
+    files, s = [checkpoint_name(path) for path in _checkpoints(run)], run.settings
+    model = files[0] if len(files) == 1 else f'{_model_title(run)} ({"; ".join(files)})'
+    where = f'on the {s.split} split of {run.root.name} at stride {s.stride}'
+    return f'{", ".join([model, where, *_options(run)])}. Random scores give a mAP of about 0.5.'
 
 # %% ../nbs/33_evaluation_report.ipynb #facts
 def _interval_words(run):
@@ -380,13 +379,13 @@ def _interval_words(run):
 
 def evaluation_facts(
     run: Evaluation, # with metrics
-) -> dict: # name -> text
+) -> dict: # name -> text, or (text, explanation)
     "The numbers at the top of the report."
     between = _interval_words(run)
     facts = {'mAP' + ' (95 % interval)' * bool(between): _number(run, 'mAP') + between,
              'AP looking': _number(run, 'AP_looking'), 'AP not looking': _number(run, 'AP_not_looking'),
              f'accuracy at {run.threshold:.3g}': _number(run, 'accuracy'), 'rows': f'{len(run.predictions):,}'}
-    if 'pose_only' in run.metrics: facts['by head pose alone'] = f'{run.metrics["pose_only"]["mAP"]:.3f}'
+    if pose := run.metrics.get('pose_only'): facts['mAP by head pose alone'] = (f'{pose["mAP"]:.3f}', _POSE)
     return facts
 
 # %% ../nbs/33_evaluation_report.ipynb #write-evaluation
@@ -396,12 +395,12 @@ def write_evaluation(
 ) -> Path: # report.html
     "Writes the report; prints the result in one line, and where the report is."
     file = run.out / 'report.html'
-    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections)
+    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections,
+                          made_up_note(run.root))
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
-    print(f'report: {report}')
     end_run(run.out)
-    return report
+    return show_report(report)
 
 # %% ../nbs/33_evaluation_report.ipynb #fitted
 def _given_threshold(settings, temperature):
@@ -440,7 +439,8 @@ def predict_rows(
     """Scores the split; then replaces an earlier run's results by settings.json, pred.csv and gt.csv.
     Prints what a reader must know."""
     as_numbers = dict(temperature=run.temperature, threshold=0.5)     # the files that held them may be removed
-    table = predict_split(run.settings.model_copy(update=as_numbers))
+    with _kept_when_stopped('the clips that are scored are'):
+        table = predict_split(run.settings.model_copy(update=as_numbers))
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')
     run.predictions = table[~unknown].reset_index(drop=True)

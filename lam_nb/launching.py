@@ -25,6 +25,7 @@ from .processes import (
     PATIENCE, Stopped, _check_launch, core_count, first_machine, gather_values, launch, rank_and_size)
 from .folders import (
     _begin_list, _check_unused, check_folder, claim_folder, end_run, release_folder, start_run)
+from .settings import TrainSettings, _toy_note
 from .devices import (
     choose_device, chosen_precision, keep_memory, run_line, set_arithmetic, usable_gpus, worker_count)
 from .data_checks import stored_clips, warn_of_shared
@@ -32,10 +33,10 @@ from .faces import ClipFaces, store_path
 from .windows import FaceWindows, check_stores
 from .models import read_checkpoint
 from .evaluation import _METRICS, out_of_patience
-from .batches import WindowData, check_validation, class_weights, data_hash, more_workers, stores_hash
+from .batches import WindowData, check_validation, class_weights, data_hash, stores_hash
 from .training import (
-    Run, TrainSettings, _POSITION, _event_writer, _load_first_weights, _versions, finish_epoch, model_for,
-    new_run, train_epoch, validate)
+    Run, _POSITION, _event_writer, _load_first_weights, _tell_waiting, _validation, _versions, finish_epoch,
+    model_for, new_run, train_epoch)
 
 # %% ../nbs/27_launching.ipynb #train-windows
 def train_windows(
@@ -186,15 +187,18 @@ def status_writer(
     run: Run, # its folder, position and loss
     n_windows: int, # windows of the training split
     quiet: bool = False, # a notebook shows the line; it is not printed
-): # a function for `Progress` to call with its line
-    "Writes <out_dir>/status.json: the line, and per moment the epochs done and the mean loss so far."
+): # a function for `Progress` to call
+    "Writes <out_dir>/status.json: line, fraction done, per moment the epochs done and the mean loss so far."
     points, a_step = [], run.settings.batch_size * rank_and_size()[1] / max(n_windows, 1)
 
-    def say(line):
+    def say(progress):
+        line, words = str(progress), progress.words()
         if run.loss_steps: points.append([run.epoch + min(run.step * a_step, 1), run.loss_sum / run.loss_steps])
         if len(points) > 400: del points[::2]
         try:                                                     # for display only
-            write_json(run.out / 'status.json', dict(line=line, losses=points))
+            write_json(run.out / 'status.json', dict(
+                line=line, words=words, fraction=progress.done / progress.total, epochs=run.settings.epochs,
+                losses=points))
             if not quiet: print(line, flush=True)
         except OSError: pass                                     # disk full, or nobody is left who reads
     return say
@@ -235,7 +239,7 @@ def train_process(
             if _over(run): begin = time.monotonic() - sum(h['seconds'] for h in run.history)   # of back then
             while not _over(run):
                 train_epoch(run, model, data, progress)
-                metrics = validate(run, faces_dir, val_clips, data.weights) if run.validates else None
+                metrics = _validation(run, progress, faces_dir, val_clips, data.weights)
                 finish_epoch(run, metrics, len(data))
                 _tell_waiting(run, device)
         metrics = finish_run(run, len(data), time.monotonic() - begin) if rank_and_size()[0] == 0 else None
@@ -281,14 +285,8 @@ def _run_progress(run, n, quiet):
     s, (rank, size) = run.settings, rank_and_size()
     done = min(run.epoch * n + run.step * s.batch_size * size, s.epochs * n)
     show, say = rank == 0 and run.epoch < s.epochs, status_writer(run, n, quiet)
-    return Progress(s.epochs * n, 'training', 'windows', done=done, show=show, say=say)
-
-def _tell_waiting(run, device):
-    "Says it on rank 0, once, after an epoch that was long enough to tell."
-    waits = lambda row: row['seconds'] >= 30 and row['data_wait'] > .1
-    if rank_and_size()[0] or not waits(run.history[-1]) or any(map(waits, run.history[:-1])): return
-    workers = worker_count(run.settings.num_workers, device)
-    print(more_workers(workers, run.history[-1]['data_wait'], core_count()), flush=True)
+    asides = sum((e + 1) % s.val_every == 0 or e + 1 == s.epochs for e in range(run.epoch, s.epochs))
+    return Progress(s.epochs * n, 'training', 'windows', done, show, say, asides)
 
 # %% ../nbs/27_launching.ipynb #train-each
 def _stores_mark(settings):
@@ -390,6 +388,7 @@ def start_training(
     "On the first machine makes the run's folder with its settings; a refusal touches nothing."
     out, leaves, group = project_path(settings.out_dir), _leaves(settings), _group(settings)
     check_folder(out, 'train', leaves)
+    if note := _toy_note(settings): print(note, flush=True)
     begun = _refuse_training(settings)
     machines = int(os.environ.get('GROUP_WORLD_SIZE') or settings.num_nodes)
     n, gpus = _here(settings)

@@ -15,35 +15,57 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import HTML, display
 from markupsafe import escape
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .runs import _in_kernel, _in_lab
 
 # %% ../nbs/06_live.ipynb #live-view
+_STARTS = dict(words=['the training starts: data and model are loaded'], fraction=0., losses=[], epochs=1)
+_COLUMNS = ['epoch', 'train_loss', 'val_loss', 'mAP']
+_BAR = ('<div style="max-width: 700px"><div style="height: 8px; border-radius: 4px; background: #8883">'
+        '<div style="height: 8px; border-radius: 4px; width: {:.1%}; background: #0072B2"></div></div>'
+        '<p style="margin: .4em 0"><b>{:.0%}</b> &nbsp;{}</p>'
+        '<img alt="loss and mAP over the epochs" style="background: white; width: 100%" src="{}"></div>')
+
 def live_view(
     out: Path, # the run's folder
-) -> HTML: # a line and two small curves; a few KB
+) -> HTML: # a bar, a line and two small curves; a few KB
     "The state of the training in a folder."
     file, table = out / 'status.json', out / 'history.csv'
-    status = json.loads(file.read_text()) if file.exists() else dict(line='the training starts', losses=[])
-    columns = ['epoch', 'train_loss', 'val_loss', 'mAP']
-    history = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=columns)
-    curves = b64encode(_curves(status['losses'], history)).decode()
-    return HTML(f'<pre>{escape(status["line"])}</pre><img src="data:image/png;base64,{curves}">')
+    status = _STARTS | (json.loads(file.read_text()) if file.exists() else {})
+    history = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=_COLUMNS)
+    curves = f'data:image/svg+xml;base64,{b64encode(_curves(status, history)).decode()}'
+    words = ' · '.join(str(escape(word)) for word in status['words'])
+    return HTML(_BAR.format(status['fraction'], status['fraction'], words, curves))
 
-def _curves(losses, history):
-    "PNG bytes: the losses, and the validation mAP, over the epochs."
-    left, right = Figure(figsize=(7, 1.8), dpi=60, layout='constrained').subplots(1, 2)
-    if losses: left.plot(*zip(*losses), color='0.7', lw=1, label='so far in the epoch')
-    for name, style in (('train_loss', 'o-'), ('val_loss', 's--')):
-        left.plot(history.epoch, history[name], style, ms=3, lw=1, label=name)
-    right.plot(history.epoch, history.mAP, 'o-', ms=3, lw=1)
-    left.set(xlabel='epoch', ylabel='loss')
-    right.set(xlabel='epoch', ylabel='mAP', ylim=(0, 1.02))
-    left.legend(frameon=False, fontsize=7)
-    png = BytesIO()
-    left.figure.savefig(png, format='png')
-    return png.getvalue()
+def _curves(status, history):
+    "An SVG, as bytes: the losses, and the validation mAP, over the epochs."
+    with rc_context({'svg.fonttype': 'none', 'font.family': 'sans-serif', 'font.size': 9}):
+        left, right = Figure(figsize=(7, 2), layout='constrained').subplots(1, 2)
+        style = dict(lw=1.2, ms=3.5, clip_on=False)
+        if status['losses']:
+            left.plot(*zip(*status['losses']), color='0.7', label='in the epoch so far', **style)
+        for name, ax, marks in (('train_loss', left, 'o-'), ('val_loss', left, 's--'), ('mAP', right, 'o-')):
+            rows, label = history.dropna(subset=name), 'training' if name == 'train_loss' else 'validation'
+            if len(rows): ax.plot(rows.epoch, rows[name], marks, label=label, **style)
+        _dress(left, 'loss', status['epochs'], 'the first batches are on their way')
+        _dress(right, 'mAP', status['epochs'], 'known after the first validation')
+        right.set_ylim(0, 1)
+        if left.lines: left.legend(frameon=False, fontsize=8)
+        svg = BytesIO()
+        left.figure.savefig(svg, format='svg')
+    return svg.getvalue()
+
+def _dress(ax, name, epochs, waits):
+    "Names the axes, with whole epochs; an empty panel says what it waits for."
+    ax.set(xlabel='epoch', ylabel=name, xlim=(0, max(epochs, 1)))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.spines[['top', 'right']].set_visible(False)
+    if not ax.lines:
+        ax.set_yticks([])
+        ax.text(.5, .5, waits, transform=ax.transAxes, ha='center', va='center', color='0.4')
 
 # %% ../nbs/06_live.ipynb #live-display
 @contextmanager

@@ -24,6 +24,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from .runs import atomic_path, project_path
 from .checkpoints import _plain_keys, read_checkpoint
+from .settings import _unknown_model
 
 # %% ../nbs/21_models.ipynb #normalise
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, standard deviation; red, green, blue; 0 to 1
@@ -115,11 +116,7 @@ def model_class(
     "The class of a model; ValueError for a name that leads nowhere, with the nearest that does."
     if name in MODELS: return MODELS[name]
     if re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', name): return _import_class(*name.split(':'))
-    near = difflib.get_close_matches(name, MODELS, 1)
-    path = re.fullmatch(r'([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)', name)              # a dot where the colon belongs
-    guess = near[0] if near else f'{path[1]}:{path[2]}' if path else None
-    hint = f'did you mean {guess!r}?' if guess else f'known: {", ".join(MODELS)}.'
-    raise ValueError(f'No model is called {name!r}: {hint} A model of your own is named package.module:Class.')
+    raise ValueError(_unknown_model(name, MODELS))
 
 def _import_class(module, name):
     "A class of a module that is installed, or lies in the folder where the run was started."

@@ -20,9 +20,10 @@ import pandas as pd
 from . import figures
 from .runs import (
     _cpu_name, _version, atomic_path, data_folders, duration, project_path, write_json)
-from .processes import core_count
+from .processes import _kept_when_stopped, core_count
 from .folders import check_folder, claim_folder, end_run, release_folder, start_run
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
+from .checkpoints import run_name
 from .annotations import annotation_file, split_clips
 from .sample import make_sample
 from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces
@@ -140,7 +141,8 @@ def make_faces(
     with_faces = {uid for table in run.tables.values() for uid in table.clip_uid}
     without = {uid for uids in run.listed.values() for uid in uids} - with_faces
     start = time.monotonic()
-    run.made = prepare_faces(run.tables, run.root, run.store, run.settings, sorted(without))
+    with _kept_when_stopped('the clips that are done are'):
+        run.made = prepare_faces(run.tables, run.root, run.store, run.settings, sorted(without))
     run.took = time.monotonic() - start
     return run.made.groupby(['split', 'source', 'status']).size().rename('clips')
 
@@ -192,13 +194,19 @@ def save_preparation(
     return run.skipped.groupby(['split', 'reason'], as_index=False)['count'].sum()
 
 # %% ../nbs/34_preparation_report.ipynb #split-sections
+_SPLIT_CAPTIONS = dict(
+    positives='Rows of each split by label. Orange: looking; blue: not looking; grey: label not known.',
+    face_sizes='Fraction of the rows whose face is at most so large (square root of the area of its box), a '
+               'line per split.',
+    track_lengths='Fraction of the tracks that have at most so many rows, a line per split.')
+
 def split_sections(
     run: Preparation, # with faces tables
 ) -> list: # of one section
     "What the splits hold, as a table and three figures."
     names = dict(share_of_positives='fraction of positives', share_interpolated='fraction interpolated')
-    draw = (figures.positives, figures.face_sizes, figures.track_lengths) if run.labelled else ()
-    pngs = [run.save(function(run.labelled), function.__name__) for function in draw]
+    drawn = _SPLIT_CAPTIONS if run.labelled else {}
+    pngs = [(run.save(getattr(figures, name)(run.labelled), name), caption) for name, caption in drawn.items()]
     text = 'Faces after interpolation; positives are looking at the camera wearer.'
     return [('Splits', text, overview_table(run.tables).rename(columns=names), *pngs)]
 
@@ -310,10 +318,12 @@ def alignment_sections(
     if not sheets: return []
     verdict = alignment_verdict(compared, run.settings.frame_offset is not None)
     print(verdict)
-    text = ('Difference of two crops of a face where its motion changes, at each offset: the lowest fits best; '
-            'and these crops, one row per offset. ')
-    return [('Alignment', text + verdict, run.save(alignment_figure(compared), 'alignment'),
-             run.save(alignment_sheet(sheets[0]), 'alignment_faces'))]
+    text = 'Which frame belongs to a box? '
+    curve = ('Difference of two crops of a face where its motion changes, at each offset; a line per clip. The '
+             'lowest fits best. Dashed: the offset in use.')
+    sheet = 'Crops of one clip, a row per offset: where it fits, the faces stay in the middle.'
+    return [('Alignment', text + verdict, (run.save(alignment_figure(compared), 'alignment'), curve),
+             (run.save(alignment_sheet(sheets[0]), 'alignment_faces'), sheet))]
 
 # %% ../nbs/34_preparation_report.ipynb #face-sections
 def face_sections(
@@ -328,7 +338,9 @@ def face_sections(
     names = {1: 'looking', 0: 'not looking', -1: 'no label'}
     captions, colours = picks.label.map(names).tolist(), picks.label.map(figures.COLOURS).tolist()
     fig = figures.contact_sheet(crops, captions, colours)
-    return [('Faces', 'Up to sixteen of each label, drawn at random from the store.', run.save(fig, 'faces'))]
+    text = 'Up to sixteen of each label, drawn at random from the store.'
+    caption = 'Crops as the model sees them. Orange: looking; blue: not looking; grey: no label.'
+    return [('Faces', text, (run.save(fig, 'faces'), caption))]
 
 # %% ../nbs/34_preparation_report.ipynb #left-out-sections
 def left_out_sections(
@@ -392,16 +404,18 @@ def write_preparation(
 ) -> Path: # report.html
     "Writes the report; then a RuntimeError if clips failed, else one line about the result."
     s, failed = run.settings, run.with_status('failed')
-    lead = f'Faces of {", ".join(s.splits)} in {run.root.name}, {s.image_size} pixels, {s.image_format}.'
+    lead = (f'Run {run_name(run.out)}: faces of {", ".join(s.splits)} in {run.root.name}, '
+            f'{s.image_size} pixels, {s.image_format}.')
     if s.num_shards > 1:
         lead += (f' Shard {s.shard} of {s.num_shards}: the table of clips has its own; '
                  'splits, left out and labels are of all.')
-    report = write_report(run.out / 'report.html', 'Data preparation', lead, preparation_facts(run), sections)
+    report = write_report(run.out / 'report.html', 'Data preparation', lead, preparation_facts(run), sections,
+                          made_up_note(run.root))
     release_folder(run.store)
     end_run(run.out)
     if len(failed):
         raise RuntimeError(f'{len(failed)} of {len(run.made)} clips failed (the others are done), '
                            f'first: {failed.reason.iloc[0]}; see {report}')
     n_faces = int(run.made.faces.sum())
-    print(f'{n_faces:,} faces of {len(run.made)} clips; report: {report}')
-    return report
+    print(f'{n_faces:,} faces of {len(run.made)} clips')
+    return show_report(report)

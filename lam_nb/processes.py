@@ -123,7 +123,17 @@ def _restore(handlers):
         for number, handler in handlers.items(): signal.signal(number, handler)
 
 # %% ../nbs/01_processes.ipynb #stopped
-class Stopped(Exception): "Work that was asked to stop, and has saved its state."
+class Stopped(Exception):
+    "Work that was asked to stop, and has saved its state. A notebook shows its message without a traceback."
+    def _render_traceback_(self): return [f'{self}']                       # IPython asks for it
+
+@contextmanager
+def _kept_when_stopped(what):
+    "An interruption of the work inside becomes `Stopped`; `what` is kept, in words."
+    try: yield
+    except KeyboardInterrupt:
+        how = 'run this cell again' if _in_lab() else 'the same command again'
+        raise Stopped(f'stopped; {what} kept: {how} to go on') from None
 
 @contextmanager
 def _plain_stops():

@@ -8,6 +8,7 @@ __all__ = ['Settings', 'check_parameters', 'read_recipe', 'given_parameters', 'p
 
 # %% ../nbs/00_runs.ipynb #imports
 import ast, difflib, json, os, platform, re, reprlib, shutil, subprocess, sys, tempfile, time, warnings
+from collections import deque
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module, metadata
@@ -66,6 +67,29 @@ def _number_or_text(text):
     try: return float(text)
     except ValueError: return text
 
+# %% ../nbs/00_runs.ipynb #synonyms
+_SYNONYMS = dict(                                # our name -> what others call it
+    data_dir='data root data_root data_path dataset input input_dir', faces_dir='faces store face_dir',
+    out_dir='output output_dir out output_path save_dir log_dir exp_dir work_dir result_dir name',
+    checkpoint='ckpt weights_file pretrained init resume_from load load_from model_path checkpoint_path',
+    model='arch architecture network net backbone encoder', runs='run folders', smoothing='median smooth',
+    image_size='size img_size crop_size input_size resolution', frame_offset='offset shift',
+    train_stride='stride step frame_step', stride='val_stride train_stride test_stride',
+    epochs='n_epochs num_epochs max_epochs', batch_size='bs batch', accumulate='grad_accum accum',
+    lr='learning_rate rate eta base_lr max_lr', schedule='scheduler lr_scheduler', warmup='warmup_steps',
+    weight_decay='wd decay', clip_norm='grad_clip clip_grad max_norm gradient_clip max_grad_norm',
+    weights='class_weights', colour='color color_jitter', flip='hflip horizontal_flip mirror tta',
+    patience='early_stopping', num_workers='workers n_workers', workers='num_workers n_jobs jobs',
+    num_processes='gpus n_gpus num_gpus devices', device='gpu cuda cpu', num_nodes='nodes nnodes',
+    precision='amp fp16 bf16 half mixed_precision dtype', seed='random_seed',
+    split='subset set splits', splits='split subset')
+
+def _nearest(name, known):
+    "The known name that is meant by another one, or None."
+    plain = name.strip('-').lower().replace('-', '_')
+    meant = [ours for ours, others in _SYNONYMS.items() if ours in known and plain in (ours, *others.split())]
+    return (meant or difflib.get_close_matches(plain, known, 1, 0.5) or [None])[0]
+
 # %% ../nbs/00_runs.ipynb #check
 _SHORT = reprlib.Repr()                                 # of nested aliases, `repr` would take all memory
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -87,8 +111,8 @@ def _refusal(cls, err):
     name, got = str(err['loc'][0]) if err['loc'] else cls.__name__, _SHORT.repr(err['input'])
     shown = name if name.isidentifier() else repr(name)[:80]
     if err['type'] == 'extra_forbidden':
-        near = difflib.get_close_matches(name, cls.model_fields, 1, 0.5)
-        hint = f'did you mean {near[0]!r}?' if near else f'known: {", ".join(cls.model_fields)}'
+        near = _nearest(name, cls.model_fields)
+        hint = f'did you mean {near!r}?' if near else f'known: {", ".join(cls.model_fields)}'
         return f'{shown} = {got}: no such parameter; {hint}'
     what = err['msg'].removeprefix('Value error, ')
     if not err['loc']: return what
@@ -141,15 +165,32 @@ def given_parameters(
     targets = [t for n in nodes for t in (n.targets if isinstance(n, ast.Assign) else [n.target])]
     return {t.id: namespace[t.id] for t in targets if isinstance(t, ast.Name)}
 
+# %% ../nbs/00_runs.ipynb #in-lab
+def _in_kernel():
+    "Whether this process runs a notebook (a kernel has loaded IPython; no other process needs to)."
+    ipython = sys.modules.get('IPython')
+    return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
+
+def _in_lab():
+    "Whether a person watches this notebook in Jupyter."
+    if not _in_kernel(): return 'LAM_NB_WATCHED' in os.environ
+    try: inherited = b'JPY_SESSION_NAME=' in Path(f'/proc/{os.getppid()}/environ').read_bytes()
+    except OSError: inherited = False
+    return 'JPY_SESSION_NAME' in os.environ and not inherited
+
 # %% ../nbs/00_runs.ipynb #project-path
 def project_path(
     path: str | Path, # absolute, or relative to where the run was started; `~` is the home folder
 ) -> Path: # absolute
     "The absolute path that a parameter means."
-    cwd = Path.cwd()
-    base = cwd.parent if cwd.name == 'nbs' and (cwd.parent / 'settings.ini').exists() else cwd
-    try: return (base / Path(path).expanduser()).absolute()
+    try: return (_start_folder(Path.cwd()) / Path(path).expanduser()).absolute()
     except RuntimeError: raise ValueError(f'{path}: no user has this home folder; give the path') from None
+
+def _start_folder(cwd):
+    "Where relative paths start: the project's folder for its notebooks, else the working directory."
+    is_project = lambda folder: (folder / 'settings.ini').exists() and (folder / 'nbs').is_dir()
+    above = [cwd, *cwd.parents] if _in_lab() else [cwd.parent] * (cwd.name == 'nbs')
+    return next((folder for folder in above if is_project(folder)), cwd)
 
 # %% ../nbs/00_runs.ipynb #data-folders
 def data_folders(
@@ -236,61 +277,90 @@ def duration(
     if s < 60: return f'{s} s'
     return f'{s // 60}:{s % 60:02d} min' if s < 3600 else f'{s // 3600}:{s // 60 % 60:02d} h'
 
-# %% ../nbs/00_runs.ipynb #in-lab
-def _in_kernel():
-    "Whether this process runs a notebook (a kernel has loaded IPython; no other process needs to)."
-    ipython = sys.modules.get('IPython')
-    return ipython is not None and hasattr(ipython.get_ipython(), 'kernel')
+# %% ../nbs/00_runs.ipynb #pace
+class _Pace:
+    "How fast work goes now, and how long it will still take."
+    def __init__(self, total, done, asides):
+        self.total, self.done, self.start_done = total, done, done
+        self.asides, self.took_aside = asides, []                  # how many are expected; seconds of each
+        self.start = time.monotonic()
+        self.marks = deque([(self.start, done)])                   # moments, and what was done by then
 
-def _in_lab():
-    "Whether a person watches this notebook in Jupyter."
-    if not _in_kernel(): return 'LAM_NB_WATCHED' in os.environ
-    try: inherited = b'JPY_SESSION_NAME=' in Path(f'/proc/{os.getppid()}/environ').read_bytes()
-    except OSError: inherited = False
-    return 'JPY_SESSION_NAME' in os.environ and not inherited
+    def _count(self, n, now):
+        self.done += n
+        if now >= self.marks[-1][0] + 1: self.marks.append((now, self.done))
+        while len(self.marks) > 10 and self.marks[1][0] < now - 60: self.marks.popleft()
+
+    def _leave_out(self, seconds):
+        self.took_aside.append(seconds)
+        self.marks = deque((moment + seconds, done) for moment, done in self.marks)
+
+    def rate(self) -> float:                                       # units per second
+        "How fast the work goes now; the mean, when all is done."
+        whole = self.start + sum(self.took_aside), self.start_done
+        since, done = whole if self.done >= self.total else self.marks[0]
+        return (self.done - done) / max(time.monotonic() - since, 1e-9)
+
+    def left(self) -> float | None:                                # seconds; None: not known
+        "How long the rest will take at the present rate."
+        rate, more = self.rate(), max(self.asides - len(self.took_aside), 0)
+        if not rate or self.done >= self.total: return None
+        return (self.total - self.done) / rate + more * (self.took_aside or [0])[-1]
+
+def _show_line(progress):
+    "Prints a progress; a notebook that somebody watches has one line that changes."
+    if not _in_lab(): return print(progress, flush=True)
+    from IPython.display import display
+    if progress.handle: return progress.handle.update({'text/plain': str(progress)}, raw=True)
+    progress.handle = display({'text/plain': str(progress)}, raw=True, display_id=True)
 
 # %% ../nbs/00_runs.ipynb #progress
-class Progress:
-    "How far a long piece of work is, how fast, and how long it will still take."
+class Progress(_Pace):
+    "How far a long piece of work is, how fast it goes now, and how long it will still take."
     def __init__(self,
         total: int, # units of work in all
         label: str, # what is being done
         unit: str = 'it', # name of a unit, for the rate
         done: int = 0, # units done before this start
         show: bool = True, # False: silent (ranks other than 0)
-        say=None, # a function that is given the line, instead of showing it here
+        say=None, # a function that is given this object, instead of showing its line here
+        asides: int = 0, # how often `aside` will be used
     ):
-        self.total, self.label, self.unit, self.done, self.start_done = total, label, unit, done, done
-        self.show, self.say, self.note, self.handle = show, say, '', None
-        self.start = time.monotonic()
+        super().__init__(total, done, asides)
+        self.label, self.unit, self.show, self.say = label, unit, show, say
+        self.note, self.doing, self.handle = '', '', None
         self.next = self.start + self._pause()
 
     def update(self, n: int = 1, note=''):
         "Counts `n` more units; `note`, a text or a function that makes one, is shown behind the rate."
-        self.done += n
+        self._count(n, now := time.monotonic())
         self.note = note or self.note
-        now = time.monotonic()
-        if now >= self.next:
-            self._say()
-            self.next = now + self._pause()
+        if now >= self.next: self._say()
 
-    def __str__(self):
-        took = max(time.monotonic() - self.start, 1e-9)
-        rate = (self.done - self.start_done) / took
-        left = f', {duration((self.total - self.done) / rate)} left' if rate and self.done < self.total else ''
-        counts = f'{self.label}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.3g} {self.unit}/s'
-        note = self.note() if callable(self.note) else self.note
-        return f'{counts}, {duration(took)}{left}' + (f', {note}' if note else '')
+    @contextmanager
+    def aside(self, doing: str):
+        "Other work in between: `doing` is shown, and the rate leaves it out."
+        begin, self.doing = time.monotonic(), doing
+        self._say()
+        try: yield
+        finally:
+            self.doing = ''
+            self._leave_out(time.monotonic() - begin)
+
+    def words(self) -> list[str]:
+        "Counts, rate, time, time left, what is done now, and the note."
+        left, note = self.left(), self.note() if callable(self.note) else self.note
+        rate = f'{self.rate():,.3g} {self.unit}/s, {duration(time.monotonic() - self.start)}'
+        counts = f'{self.done:,}/{self.total:,} {self.unit}'
+        return [word for word in (counts, rate, left and f'{duration(left)} left', self.doing, note) if word]
+
+    def __str__(self): return f'{self.label}: ' + ', '.join(self.words())
 
     def _pause(self): return 2 if _in_lab() else max(5, (time.monotonic() - self.start) / 10)
 
     def _say(self):
-        if not self.show: return
-        if self.say: return self.say(str(self))
-        if not _in_lab(): return print(self, flush=True)
-        from IPython.display import display
-        if self.handle is None: self.handle = display({'text/plain': str(self)}, raw=True, display_id=True)
-        else: self.handle.update({'text/plain': str(self)}, raw=True)
+        self.next = time.monotonic() + self._pause()
+        if self.show: (self.say or _show_line)(self)
 
     def __enter__(self): return self
     def __exit__(self, *_): self._say()
@@ -328,9 +398,11 @@ _PACKAGES = ['lam_nb', 'torch', 'torchvision', 'av', 'numpy', 'pandas', 'pyarrow
 def provenance() -> dict: # commit, dirty, versions, machine, time: plain values for JSON
     "Code, versions and machine of this process."
     import torch
-    changes = _git('status', '--porcelain', '--untracked-files=no')
+    known = _git('ls-files', '.')                 # '' in a repository that holds something else
+    commit = _git('rev-parse', 'HEAD') if known else None
+    changes = _git('status', '--short', '.') if known else None
     return dict(
-        commit=_git('rev-parse', 'HEAD'), dirty=None if changes is None else bool(changes),
+        commit=commit, dirty=None if changes is None else bool(changes),
         python=platform.python_version(), versions={name: _version(name) for name in _PACKAGES},
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -347,11 +419,11 @@ _MOVED = dict(                                                 # module of today
     devices='autocast choose_device set_arithmetic', faces='challenge_root unpack_crops',
     launching='changed_settings check_resume finish_run main resume_run start_training '
               'status_writer train train_process train_seeds train_windows', slurm='submit_slurm',
-    live='live_display live_view',
+    settings='CompareSettings EvaluateSettings', live='live_display live_view',
     predictions='add_labels check_predictions check_same_rows check_submission make_submission read_official '
                 'read_official_csv read_submission row_keys write_official write_submission',
     processes='Stopped launch process_count rank_and_size stop_requests', reports='save_figure write_report',
-    scoring='EvaluateSettings ensemble_scores fit_temperature fitted_value load_model predict_process '
+    scoring='ensemble_scores fit_temperature fitted_value load_model predict_process '
             'predict_split smooth_scores')
 
 def moved_names(

@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from . import figures
 from .runs import data_folders, duration
 from .folders import end_run
-from .reports import ReportedRun, setting_sections, write_report
+from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
+from .checkpoints import run_name
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .training import TrainSettings
@@ -78,7 +79,8 @@ def data_sections(
     colours = [figures.COLOURS[int(label)] for label in batch['label']]
     png = run.save(figures.gallery(list(batch['images']), names, colours), 'windows')
     text = 'Windows per split, and some of the training windows (the middle frame decides the label).'
-    return [('The data', text, run.data, png)]
+    caption = 'The framed crop decides the label of its window. Orange: looking; blue: not looking.'
+    return [('The data', text, run.data, (png, caption))]
 
 # %% ../nbs/35_training_report.ipynb #seed-sections
 def seed_sections(
@@ -89,7 +91,8 @@ def seed_sections(
     text = (f'The same training with {len(run.runs)} seeds; each row is the best epoch of a seed. '
             'std: standard deviation of a sample.')
     shown = ['seed', 'epoch', 'mAP', 'AP_looking', 'AP_not_looking', 'accuracy', 'val_loss']
-    return [('Seeds', text, run.runs[shown], over_seeds(run.runs).rename_axis('over seeds').reset_index())]
+    best = run.runs[shown].astype(dict(epoch=int))
+    return [('Seeds', text, best, over_seeds(run.runs).rename_axis('over seeds').reset_index())]
 
 # %% ../nbs/35_training_report.ipynb #curve-sections
 def curve_sections(
@@ -99,7 +102,9 @@ def curve_sections(
     one = len(run.runs) == 1
     fig = figures.training_curves(run.history) if one else figures.training_curves_of(run.histories)
     text = 'Loss and validation metrics after each epoch. The validation metric is the official one.'
-    return [('Training curves', text, run.save(fig, 'training_curves'))]
+    caption = ('Over the epochs. Left: loss of training and validation. Right: metrics on the validation split'
+               + ('; the line marks the best mAP.' if one else '. A line per seed.'))
+    return [('Training curves', text, (run.save(fig, 'training_curves'), caption))]
 
 # %% ../nbs/35_training_report.ipynb #throughput-figure
 @figures.styled
@@ -124,14 +129,15 @@ def throughput_sections(
     "How fast the training steps were, and whether they waited."
     text = (f'Of the training steps; processes: {run.best.processes}, on {run.best.device}. '
             'Waiting for data: fraction of the time in which no batch was ready.')
-    return [('Throughput', text, run.save(throughput_figure(run.history), 'throughput'))]
+    caption = 'Over the epochs. Left: windows per second. Right: percent of the time without a batch.'
+    return [('Throughput', text, (run.save(throughput_figure(run.history), 'throughput'), caption))]
 
 # %% ../nbs/35_training_report.ipynb #epoch-sections
 def epoch_sections(
     run: Training, # after the training
 ) -> list: # of one section
     "The history of the best seed."
-    plain = run.history.drop(columns=['windows_per_s', 'seconds', 'data_wait', 'memory_gb']).round(4)
+    plain = run.history.drop(columns=['windows_per_s', 'seconds', 'data_wait', 'memory_gb'])
     text = f'Of seed {run.best.seed}; history.csv also has windows per second, waiting and memory.'
     return [('All epochs', text, plain)]
 
@@ -168,25 +174,31 @@ def training_facts(
     "The numbers at the top of the report."
     history, seconds = run.history, sum(h.seconds.sum() for h in run.histories.values())
     return {'best val mAP': _over_runs(run, 'mAP'), 'AP looking': _over_runs(run, 'AP_looking'),
-            'accuracy': _over_runs(run, 'accuracy'), 'best epoch': f'{run.best.epoch} of {run.best.epochs}',
+            'accuracy': _over_runs(run, 'accuracy'),
+            'best epoch': f'{run.best.epoch:.0f} of {run.best.epochs:.0f}',
             'windows per second': f'{history.windows_per_s.median():,.0f}',
             'waiting for data': f'{history.data_wait.median():.0%}',
             'most memory': f'{history.memory_gb.max():.1f} GB',
             'time in training steps': duration(seconds)}
 
 # %% ../nbs/35_training_report.ipynb #write-training
+def _lead(run):
+    "Which run it is, of what model on which data, and what its checkpoint is of."
+    n_train, n_val = run.data.windows
+    seed = f' of seed {run.best.seed}' * (len(run.runs) > 1)
+    return (f'Run {run_name(run.out)}: {run.settings.model} on {run.root.name}, {n_train:,} training windows, '
+            f'{n_val:,} validation windows. {Path(run.best.best_checkpoint).name}{seed} is of epoch '
+            f'{run.best.epoch:.0f}. Random scores give a mAP of about 0.5.')
+
 def write_training(
     run: Training, # after the training
     sections: list, # as `training_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the best epoch, and where the report is."
-    n_train, n_val = run.data.windows
-    lead = (f'{run.settings.model} on {run.root.name}: {n_train:,} training windows, '
-            f'{n_val:,} validation windows. Random scores give a mAP of about 0.5.')
-    report = write_report(run.out / 'report.html', 'Training', lead, training_facts(run), sections)
+    report = write_report(run.out / 'report.html', 'Training', _lead(run), training_facts(run), sections,
+                          made_up_note(run.root))
     if len(run.runs) > 1: print(f'val mAP over {len(run.runs)} seeds: {_over_runs(run, "mAP")}')
     best = run.best
-    print(f'best val mAP {best.mAP:.4f} in epoch {best.epoch} (seed {best.seed}): {best.best_checkpoint}\n'
-          f'report: {report}')
+    print(f'best val mAP {best.mAP:.4f} in epoch {best.epoch} (seed {best.seed}): {best.best_checkpoint}')
     end_run(run.out)
-    return report
+    return show_report(report)

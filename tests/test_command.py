@@ -9,13 +9,10 @@ from conftest import ROOT
 from papermill.cli import _resolve_type
 
 from lam_nb.annotations import split_clips
-from lam_nb.command import RUNS, checked_run, command
-from lam_nb.comparison import CompareSettings
+from lam_nb.command import checked_run, command
 from lam_nb.launching import main
-from lam_nb.preparation import PrepareSettings
-from lam_nb.runs import check_parameters, read_recipe
-from lam_nb.scoring import EvaluateSettings
-from lam_nb.training import TrainSettings
+from lam_nb.runs import _SYNONYMS, _nearest, check_parameters, read_recipe
+from lam_nb.settings import RUNS, CompareSettings, EvaluateSettings, PrepareSettings, TrainSettings
 
 
 def papermills(cls, name, text):
@@ -119,21 +116,80 @@ def test_our_recipes_are_read(path):
     assert checked_run(name, [str(path)])[2].keys() == yaml.safe_load(path.read_text()).keys()
 
 
-def test_usage():
-    for arguments in ([], ['nothing'], ['train', '--epochs'], ['-h']):
-        with pytest.raises(SystemExit, match='usage'): command(arguments)
+@pytest.mark.parametrize('arguments, said', [
+    (['nothing'], 'no run notebook.*usage: lam_nb'), (['trian'], "did you mean 'train'"), (['--train'], 'no run notebook'),
+    (['train', '--epochs'], '--epochs: parameters are written name=value, without spaces: epochs=VALUE'),
+    (['train', '--lr', '0.1'], 'lr=0.1$'), (['train', '--learning-rate=0.1'], 'lr=0.1$'), (['train', '-lr', '0.1'], 'lr=0.1$'),
+    (['train', 'lr', '0.1'], 'lr=0.1$'), (['train', 'lr', '=', '0.1'], 'lr=0.1$'),
+    (['train', 'nowhere.yaml'], 'nowhere.yaml: no such file'),
+    (['train', 'learning_rate=0.1'], "did you mean 'lr'"), (['train', 'bs=4'], "'batch_size'"), (['train', 'workers=4'], "'num_workers'"),
+    (['prepare', 'num_workers=4'], "'workers'"), (['evaluate', 'val_stride=3'], "'stride'"), (['train', 'output_dir=x'], "'out_dir'"),
+    (['train', 'Epochs=4'], "'epochs'"), (['compare', 'out-dir=x'], "'out_dir'")])
+def test_what_is_written_otherwise_is_told_how(arguments, said):
+    with pytest.raises(SystemExit) as e: command(arguments)
+    assert re.search(said, e.value.code, re.S), e.value.code
+
+
+def test_every_synonym_leads_to_a_parameter():
+    for ours, others in _SYNONYMS.items():
+        of = [cls for cls in RUNS.values() if ours in cls.model_fields]
+        assert of, f'{ours} is no parameter'
+        for other in others.split():
+            meant = [_nearest(other, cls.model_fields) for cls in of if other not in cls.model_fields]
+            assert ours in meant or not meant, f'{other} leads to {meant}, not to {ours}'
+
+
+@pytest.mark.parametrize('arguments', [[], ['-h'], ['--help'], *([name, '--help'] for name in RUNS)])
+def test_help_names_every_parameter_with_its_default_and_purpose(arguments, capsys):
+    command(arguments)
+    said = capsys.readouterr().out
+    assert said.startswith('usage: lam_nb') and all(f'  {name}' in said for name in RUNS) or len(arguments) == 2
+    for name in RUNS[arguments[0]].model_fields if len(arguments) == 2 else ():
+        line, purpose = re.search(rf'(?m)^  {name}=(.*)\n {{8}}(.+)$', said).groups()
+        assert re.search('true|text|number|null|\\w [|] ', line) and len(purpose) > 5, line
+    assert max(map(len, said.splitlines())) <= 112 and 'None' not in said
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_defaults_and_values_as_help_writes_them_are_accepted(name, capsys):
+    command([name, '--help'])
+    given = [word for word in re.findall(r'(?m)^  (\w+=\S+)', capsys.readouterr().out)]
+    assert len(given) > 5 and checked_run(name, given)[2].keys() >= {'out_dir'}
+    assert check_parameters(RUNS[name], dict(g.split('=', 1) for g in given)) == RUNS[name]()
+
+
+def test_a_refusal_and_help_import_nothing_heavy():
+    "Which modules are loaded decides the time; benchmarks/command.py measures it."
+    code = ('import sys; from lam_nb.command import command\n'
+            'for given in (["train", "--help"], ["train", "lr=x"]):\n'
+            '    try: command(given)\n'
+            '    except SystemExit as e: assert "lr = " in e.code, e.code\n'
+            'print(*sys.modules)')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    heavy = {'torch', 'pandas', 'numpy', 'papermill', 'IPython', 'matplotlib', 'cv2', 'av', 'sklearn', 'nbformat'}
+    assert not {*done.stdout.split()} & heavy
 
 
 @pytest.mark.slow
 def test_a_whole_run(sample, tmp_path):
-    run = lambda cwd, *given: subprocess.run([sys.executable, '-m', 'lam_nb.command', 'prepare', *given], cwd=cwd,
+    run = lambda cwd, *given: subprocess.run([sys.executable, '-m', 'lam_nb', 'prepare', *given], cwd=cwd,
                                              capture_output=True, text=True, timeout=500)
     done = run(ROOT, f'data_dir={sample}', f'faces_dir={tmp_path / "faces"}', f'out_dir={tmp_path / "2024"}', 'splits=val',
                f'clips={split_clips(sample, "val")[0]}', 'image_size=32', 'workers=1')
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / '2024/summary.json').is_file() and Path(done.stdout.split('report: ')[1].strip()).is_file()
+    assert (tmp_path / '2024/prepare.ipynb').is_file() and 'Traceback' not in done.stderr
     wrong = run(tmp_path, 'split=val')
     assert wrong.returncode == 1 and "did you mean 'splits'" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_an_error_of_the_run_is_a_paragraph(tmp_path):
+    run = [sys.executable, '-m', 'lam_nb', 'compare', 'runs=nowhere1,nowhere2', f'out_dir={tmp_path / "out"}']
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1 and 'FileNotFoundError: no folder' in done.stderr and 'Traceback' not in done.stderr + done.stdout
+    assert 'the notebook so far' in done.stderr and (tmp_path / 'out/compare.ipynb').is_file()
 
 
 def test_a_notebook_of_somebody_else_is_not_written_over(tmp_path):

@@ -8,7 +8,7 @@ import papermill as pm
 import pytest
 from conftest import ROOT
 
-from lam_nb.comparison import (CompareSettings, different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
+from lam_nb.comparison import (different_settings, differences_of, disagreements, latex_text, not_ego4d, published_numbers,
                                read_runs, results_table, run_settings, shared_rows, write_results)
 from lam_nb.annotations import split_clips
 from lam_nb.evaluation import intervals_by_clip, lam_metrics
@@ -16,7 +16,8 @@ from lam_nb.evaluation_report import (
     evaluation_metrics, evaluation_sections, predict_rows, save_metrics, save_predictions, save_tables, start_evaluation, write_evaluation)
 from lam_nb.predictions import write_official
 from lam_nb.faces import note_unavailable
-from lam_nb.scoring import EvaluateSettings, predict_split
+from lam_nb.scoring import predict_split
+from lam_nb.settings import CompareSettings, EvaluateSettings
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.runs import write_json

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from test_training import settings as train_settings
 
-from lam_nb.comparison import CompareSettings
 from lam_nb.comparison_report import start_comparison
 from lam_nb.evaluation_report import predict_rows, save_predictions, start_evaluation
 from lam_nb.folders import claim_folder, end_run, release_folder, start_run
 from lam_nb.launching import start_training, train
 from lam_nb.models import BaselineLSTM, save_checkpoint
-from lam_nb.preparation import PrepareSettings
+from lam_nb.settings import CompareSettings, PrepareSettings
 from lam_nb.preparation_report import start_preparation
 from lam_nb.runs import Settings, write_json
 from lam_nb.scoring import EvaluateSettings

@@ -1,5 +1,6 @@
 "The sections of the reports: their order, what they hold, and what they say where something is lacking."
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ from matplotlib.figure import Figure
 
 from lam_nb import comparison_report, evaluation_report, preparation_report, training_report
 from lam_nb.annotations import load_faces, split_clips
-from lam_nb.comparison import CompareSettings
 from lam_nb.evaluation_report import Evaluation, evaluation_facts, evaluation_lead, evaluation_metrics, evaluation_sections
 from lam_nb.models import BaselineLSTM, save_checkpoint
-from lam_nb.preparation import PrepareSettings
+from lam_nb.settings import CompareSettings, PrepareSettings
 from lam_nb.preparation_report import Preparation
 from lam_nb.runs import write_json
 from lam_nb.scoring import EvaluateSettings
@@ -28,13 +28,15 @@ def headings(sections):
 
 
 def check_items(sections):
-    "Each section is text, text and items that `write_report` takes; each file of a figure is there, as PNG and SVG."
+    "Each section is text, text and items that `write_report` takes; each figure is there as PNG, SVG and PDF, with a caption."
     for heading, text, *items in sections:
         assert heading and isinstance(text, str)
         for item in items:
             item, caption = item if isinstance(item, tuple) else (item, '')
             assert isinstance(item, (Path, pd.DataFrame, dict, str)) and isinstance(caption, str)
-            assert not isinstance(item, Path) or item.exists() and item.with_suffix('.svg').exists()
+            if not isinstance(item, Path): continue
+            assert item.exists() and item.with_suffix('.svg').exists() and item.with_suffix('.pdf').exists()
+            assert caption.endswith('.') and len(caption.split()) > 5, f'{item.name}: {caption!r}'
 
 
 def rows_of(sample, knowledge=3.):
@@ -54,7 +56,7 @@ def evaluation(sample, out, rows, **fields):
 # Evaluation
 
 def test_all_sections_in_their_order(sample, tmp_path):
-    run = evaluation(sample, tmp_path, rows_of(sample))
+    run = evaluation(sample, tmp_path, rows_of(sample), seconds=31.23456789012345)
     sections = evaluation_sections(run)
     assert headings(sections) == HEADINGS
     check_items(sections)
@@ -62,6 +64,16 @@ def test_all_sections_in_their_order(sample, tmp_path):
     assert names >= {'intervals', 'precision_recall', 'calibration', 'score_histogram', 'roc', 'confusion_matrix', 'confusion_best',
                      'around_borders', 'timeline_1', 'timeline_2', 'timeline_3', 'gallery_TP', 'gallery_FP', 'gallery_FN', 'gallery_TN'}
     assert sum(name.startswith('slice_') for name in names) >= 5
+    check_page(evaluation_report.write_evaluation(run, sections).read_text())
+
+
+def check_page(html):
+    "Nothing of 16 digits, no dict or list as JSON, each figure numbered, whole ids only in titles, a small file."
+    seen = re.sub(r'<[^>]*>', ' ', html[html.index('</head>'):])
+    assert not re.search(r'\d\.\d{7}|[{}]|\[\[', seen) and not re.search(r'\b[0-9a-f]{8}-[0-9a-f]{4}', seen)
+    numbers = [int(n) for n in re.findall(r'Figure (\d+)\.', seen)]
+    assert numbers == [*range(1, html.count('<img') + 1)] and len(numbers) > 15
+    assert 'false_negatives' in seen and len(html) < 1.5e6
 
 
 def test_without_labels_only_what_needs_none(sample, tmp_path):
@@ -87,7 +99,28 @@ def test_fewer_than_five_clips_have_no_interval_in_the_facts(sample, tmp_path):
 def test_a_threshold_of_ones_own_is_named(sample, tmp_path):
     run = evaluation(sample, tmp_path, rows_of(sample), threshold=0.3, temperature=2.)
     assert run.points.index[0] == 'as given' and 'accuracy at 0.3' in evaluation_facts(run)
-    assert 'best.pt, temperature 2.' in evaluation_lead(run)
+    assert 'at stride 1, temperature 2.' in evaluation_lead(run)
+
+
+def test_the_lead_names_the_checkpoint_and_its_run(sample, tmp_path):
+    file = tmp_path / 'outputs/first/checkpoints/best.pt'
+    file.parent.mkdir(parents=True)
+    save_checkpoint(file, BaselineLSTM(), image_size=64, epoch=7)
+    words = lambda **given: evaluation_lead(Evaluation(EvaluateSettings(data_dir=str(sample), **given), tmp_path, show=False))
+    assert words(checkpoint=str(file)).startswith('best.pt of run first (epoch 7), on the val split of ')
+    assert words(checkpoint='gone/best.pt').startswith('best.pt in gone, on the val split of ')
+    assert 'an ensemble of 2 checkpoints (best.pt of run first (epoch 7); b.pt in gone), on' in words(checkpoints=[str(file), 'gone/b.pt'])
+
+
+def test_the_report_says_what_is_made_up_and_what_head_pose_alone_is(sample, tmp_path):
+    run = evaluation(sample, tmp_path, rows_of(sample))
+    html = evaluation_report.write_evaluation(run, evaluation_report.overview_sections(run)).read_text()
+    assert '<p class="note"><b>Made-up data (drawn heads): these numbers say nothing about Ego4D.</b></p>' in html
+    value = f'{run.metrics["pose_only"]["mAP"]:.3f}'
+    assert f'<b>{value}</b><span>mAP by head pose alone</span><small>of a classifier that sees only the true pose' in html
+    assert f'By head pose alone: mAP {value} of a classifier that sees only' in html
+    unlabelled = evaluation(sample, tmp_path, rows_of(sample).assign(label=-1))
+    assert 'head pose alone' not in evaluation_report.overview_sections(unlabelled)[0][1]
 
 
 def test_a_threshold_from_a_file_is_converted_before_the_file_is_removed(sample, tmp_path):
@@ -159,6 +192,19 @@ def test_challenge_crops_alone(sample, tmp_path):
     assert headings(sections) == ['Splits', 'Faces', 'Left out', 'Label audit', 'Clips', 'Settings'] and len(sections[0]) == 3
 
 
+def test_the_report_of_a_preparation_says_what_it_is_of(sample, tmp_path):
+    run = prepared(sample, tmp_path)
+    html = preparation_report.write_preparation(run, preparation_report.preparation_sections(run)).read_text()
+    assert 'Run out: faces of val in ' in html and 'Made-up data (drawn heads)' in html
+
+
+def test_many_clips_are_folded(sample, tmp_path):
+    run = prepared(sample, tmp_path)
+    run.made = pd.concat([run.made] * 400, ignore_index=True).head(572)
+    html = preparation_report.write_preparation(run, preparation_report.clip_sections(run)).read_text()
+    assert '<summary>572 rows</summary>' in html
+
+
 def test_a_frame_offset_of_ones_own_is_compared_as_such(sample, tmp_path, capsys):
     run = prepared(sample, tmp_path, frame_offset=2, check_alignment=True)
     sections = preparation_report.alignment_sections(run)
@@ -196,7 +242,25 @@ def test_training_report_of_one_run_and_of_seeds(sample, tmp_path, seeds, first,
     assert headings(sections)[0] == first and headings(sections)[-2:] == ['How to repeat it', 'Settings']
     facts = training_report.training_facts(run)
     assert facts['best val mAP'] == value and facts['best epoch'] == '2 of 2' and facts['waiting for data'] == '30%'
-    assert 'over seeds' in training_report.write_training(run, sections).read_text() or not seeds
+    html = training_report.write_training(run, sections).read_text()
+    assert 'over seeds' in html or not seeds
+    assert f'best.pt{" of seed 2" if seeds else ""} is of epoch 2.' in html and 'Made-up data (drawn heads)' in html
+
+
+def test_a_small_learning_rate_is_seen(sample, tmp_path):
+    run = trained(sample, tmp_path)
+    run.history.assign(lr=[1e-4, 1e-6], seconds=[30.123456789, 31.]).to_csv(tmp_path / 'history.csv', index=False)
+    del run.histories
+    html = training_report.write_training(run, training_report.epoch_sections(run)).read_text()
+    assert '>0.0001<' in html and '>1e-6<' in html and '>1<' in html and '0.0000' not in html
+
+
+def test_provenance_is_rows(sample, tmp_path):
+    run = trained(sample, tmp_path)
+    about = dict(commit='0123abc', versions=dict(torch='2.15.0', numpy='2.4.6'))
+    write_json(tmp_path / 'settings.json', dict(parameters={}, provenance=about))
+    html = training_report.write_training(run, training_report.repeat_sections(run)).read_text()
+    assert '>torch</td><td>2.15.0</td>' in html and '>numpy</td><td>2.4.6</td>' in html
 
 
 # Comparison
@@ -213,6 +277,15 @@ def compared(sample, tmp_path, tables, **settings):
         runs=[str(tmp_path / name) for name in tables], out_dir=str(tmp_path / 'out'), draws=100, strips=2, **settings))
     run.show = False
     return run
+
+
+def test_the_lead_of_a_comparison_names_checkpoints(sample, tmp_path):
+    run = compared(sample, tmp_path, dict(a=rows_of(sample), b=rows_of(sample)))
+    run.runs[0]['parameters'] |= dict(checkpoint='outputs/first/checkpoints/best.pt')
+    run.runs[1]['parameters'] |= dict(checkpoints=['x/a.pt', 'x/b.pt'], temperature=1.2345678901234567)
+    html = comparison_report.write_comparison(run, comparison_report.difference_sections(run)).read_text()
+    assert 'a (best.pt of run first, val at stride 1); b (a.pt in x, b.pt in x, val at stride 1). Differences are to a.' in html
+    assert 'Made-up data (drawn heads)' in html and '>1.23457<' in html and '1.2345678' not in html
 
 
 def test_equal_runs_agree_on_all_rows(sample, tmp_path):
