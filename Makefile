@@ -92,8 +92,8 @@ prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before
 	$(BIN)/nbdev_clean
 	$(BIN)/ruff check
 
-lab: env  ## JupyterLab, which opens nbs/index.ipynb
-	$(BIN)/jupyter-lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/nbs/index.ipynb
+lab: env  ## JupyterLab on this project, nbs/index.ipynb open
+	$(BIN)/jupyter-lab --config=scripts/lab_config.py
 
 lock: $(UV)  ## rebuild requirements.lock from pyproject.toml (newest versions: make lock FLAGS=--upgrade)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev $(FLAGS) \

@@ -283,7 +283,7 @@ def _distributed(run, device):
 def _run_progress(run, n, quiet):
     "Progress over all epochs, of which a resumed run has done some."
     s, (rank, size) = run.settings, rank_and_size()
-    done = min(run.epoch * n + run.step * s.batch_size * size, s.epochs * n)
+    done = min(run.epoch, s.epochs) * n + min(run.step * s.batch_size * size, n)
     show, say = rank == 0 and run.epoch < s.epochs, status_writer(run, n, quiet)
     asides = sum((e + 1) % s.val_every == 0 or e + 1 == s.epochs for e in range(run.epoch, s.epochs))
     return Progress(s.epochs * n, 'training', 'windows', done, show, say, asides)

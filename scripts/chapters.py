@@ -1,6 +1,7 @@
 """The lists of chapters, made from the notebooks' own first cells: python scripts/chapters.py
 
 Writes the table of chapters in README.md and nbs/index.ipynb, and the link to the next chapter at the end of each.
+Takes out the version of Python that JupyterLab notes in a notebook: it differs from machine to machine.
 `make prepare-commit` runs it; tests/test_project.py checks that nothing is left to write.
 """
 import re
@@ -59,16 +60,21 @@ def with_next(name: str, nb: nbformat.NotebookNode, following: tuple[str, str] |
     return nb
 
 
+def without_version(path: Path) -> nbformat.NotebookNode:
+    "The notebook at `path`, whose language has no version."
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata.get('language_info', {}).pop('version', None)
+    return nb
+
+
 def wanted(root: Path = ROOT) -> dict[Path, str]:
     "Path -> text of every file that this script makes or completes."
-    listed, files = chapters(root / 'nbs'), {}
+    listed, notebooks = chapters(root / 'nbs'), {p.stem: without_version(p) for p in (root / 'nbs').glob('*.ipynb')}
     for (name, _), following in zip(listed, [*listed[1:], None]):
-        path = root / 'nbs' / f'{name}.ipynb'
-        files[path] = nbformat.writes(with_next(name, nbformat.read(path, as_version=4), following)) + '\n'
-    index = nbformat.read(root / 'nbs/index.ipynb', as_version=4)
-    for cell in index.cells:
+        notebooks[name] = with_next(name, notebooks[name], following)
+    for cell in notebooks['index'].cells:
         if BEGIN in cell.source: cell.source = between(cell.source, table(listed, '', False))
-    files[root / 'nbs/index.ipynb'] = nbformat.writes(index) + '\n'
+    files = {root / 'nbs' / f'{name}.ipynb': nbformat.writes(nb) + '\n' for name, nb in notebooks.items()}
     readme = root / 'README.md'
     files[readme] = between(readme.read_text(encoding='utf-8'), table(listed, 'nbs/', True))
     return files
@@ -79,7 +85,7 @@ def main() -> None:
     for path, text in wanted().items():
         if path.read_text(encoding='utf-8') != text:
             path.write_text(text, encoding='utf-8')
-            print(f'{path.relative_to(ROOT)}: list of chapters renewed')
+            print(f'{path.relative_to(ROOT)}: renewed')
 
 
 if __name__ == '__main__':

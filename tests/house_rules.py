@@ -99,10 +99,8 @@ def read_notebook(path: Path) -> Notebook:
 # Layout
 
 def opening(nb: Notebook) -> list[str]:
-    """First `# name` and `> purpose`; in a library notebook `# name` is the module's, and `#| default_exp name` follows.
-    Only a run notebook may have front matter before it: nbdev's `skip_exec` would keep a library notebook from being tested."""
-    cells = nb.cells[1:] if nb.number is None and nb.cells[:1] and nb.cells[0].kind == 'raw' else nb.cells
-    lines = [line for line in cells[0].source.splitlines() if line.strip()] if cells and cells[0].kind == 'markdown' else []
+    "First `# name` and `> purpose`; in a library notebook `# name` is the module's, and `#| default_exp name` follows."
+    lines = [line for line in nb.cells[0].source.splitlines() if line.strip()] if nb.cells and nb.cells[0].kind == 'markdown' else []
     found = []
     if len(lines) < 2 or not lines[0].startswith('# ') or not lines[1].startswith('> ') or (nb.number is not None and len(lines) > 2):
         found.append('the first cell must be markdown: `# name`, then `> one-line purpose`; in a library notebook nothing else')
@@ -125,6 +123,14 @@ def kernel(nb: Notebook) -> list[str]:
     "papermill starts the kernel that a notebook names: always python3."
     name = nb.metadata.get('kernelspec', {}).get('name')
     return [] if name == 'python3' else [f'the kernel is {name!r}, expected python3']
+
+
+def language(nb: Notebook) -> list[str]:
+    "The language is named, so that code has its colours before a kernel is up; the version is not, it differs between machines."
+    info = nb.metadata.get('language_info', {})
+    found = [] if info.get('name') == 'python' and info.get('mimetype') == 'text/x-python' else [
+        f'language_info is {dict(info)}, expected the one of another notebook']
+    return found + (['language_info has a version: run python scripts/chapters.py'] if 'version' in info else [])
 
 
 def chapter_size(nb: Notebook) -> list[str]:

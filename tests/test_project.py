@@ -42,8 +42,8 @@ def ok(complaints: list[str]) -> None:
 
 # The notebooks
 
-EVERYWHERE = [rules.opening, rules.cell_ids, rules.kernel, rules.imports_alone, rules.function_size, rules.output_size, rules.line_width,
-              rules.words, rules.links]
+EVERYWHERE = [rules.opening, rules.cell_ids, rules.kernel, rules.language, rules.imports_alone, rules.function_size, rules.output_size,
+              rules.line_width, rules.words, rules.links]
 LIBRARY_ONLY = [rules.prose, rules.cell_size, rules.chapter_size, rules.examples, rules.failing_use, rules.docments]
 
 
@@ -191,16 +191,19 @@ def area(
 SHOWN, CHECKED = code('area(1)', 'shown', shown=True), code('assert area(1) == 1', 'checked')
 PICTURE = base64.b64encode(bytes(100_001)).decode()
 TAGGED = code('', tags=['parameters'])
+PYTHON = {'name': 'python', 'mimetype': 'text/x-python'}
 HEAD = [md('# faces\n\n> Faces.', 'head'), code('#| default_exp faces', 'exp')]
 
 OFFENDERS = [
     (rules.opening, 'purpose', book(md('# faces'), HEAD[1]), book(*HEAD)),
     (rules.opening, 'expected `# faces`', book(md('# Heads\n\n> Faces.'), HEAD[1]), book(*HEAD)),
-    (rules.opening, 'first cell', book(Cell('front', 'raw', '---'), *HEAD), book(Cell('front', 'raw', '---'), HEAD[0], name='train.ipynb')),
+    (rules.opening, 'first cell', book(Cell('front', 'raw', '---'), HEAD[0], name='train.ipynb'), book(HEAD[0], name='train.ipynb')),
     (rules.opening, 'second cell', book(HEAD[0], md('text')), book(*HEAD)),
     (rules.cell_ids, '2 times', book(md('', 'a'), md('', 'a')), book(md('', 'a'), md('', 'b'))),
     (rules.cell_ids, 'kebab', book(md('', '3F_a')), book(md('', 'f-3'))),
     (rules.kernel, 'expected python3', book(kernelspec={'name': 'lam'}), book(kernelspec={'name': 'python3'})),
+    (rules.language, 'language_info is {}', book(), book(language_info=PYTHON)),
+    (rules.language, 'has a version', book(language_info=PYTHON | {'version': '3.11.7'}), book(language_info=PYTHON)),
     (rules.prose, 'follow each other', book(*[code(AREA, i) for i in 'abc']), book(code(AREA), code(AREA), md('and'), code(AREA))),
     (rules.imports_alone, 'alone', book(code('import os\nos.sep')), book(code('%matplotlib inline\nimport os'))),
     (rules.cell_size, '51 lines', book(code('#| export\n' + 'x = 1\n' * 51)), book(code('#| export\n' + 'x = 1\n' * 50))),
