@@ -14,7 +14,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND IN_TEST
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-gpu prepare-commit lab lock clean distclean
+.PHONY: help env quick demo test test-gpu test-browser prepare-commit lab lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -46,27 +46,35 @@ $(INSTALLED): requirements.lock pyproject.toml $(UV)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# run(notebook, folder, parameters): one notebook, headless; what it prints is shown as it comes, a bar of its cells in a terminal only
-QUIET := $(shell [ -t 2 ] || echo --no-progress-bar)
+# run(notebook, folder, parameters): one notebook, headless; what it prints is shown as it comes
 define run
 @echo '== $(DEMO)/$(2)'
-@mkdir -p $(DEMO)/$(2)
-$(BIN)/papermill nbs/$(1).ipynb $(DEMO)/$(2)/$(1).ipynb $(3) -p out_dir $(DEMO)/$(2) --stdout-file - --stderr-file - $(QUIET)
+$(BIN)/lam_nb $(1) $(3) out_dir=$(DEMO)/$(2)
 endef
 
-SPLITS := train,val,test
-BEST := $(DEMO)/train/checkpoints/best.pt
-VAL := $(DEMO)/evaluate-val
+BEST = $(DEMO)/train/checkpoints/best.pt
+VAL = $(DEMO)/evaluate-val
 COMMA := ,
 demo: env  ## sample data -> face store -> trained model -> reports for val and test and a comparison, in outputs/demo
 	@rm -rf $(DEMO)
-	$(call run,prepare,prepare,-p splits $(SPLITS))
-	$(call run,train,train,-f nbs/recipes/sample.yaml)
-	$(call run,evaluate,evaluate-val,-p checkpoint $(BEST))
-	$(call run,evaluate,evaluate-flip,-p checkpoint $(BEST) -p flip true)
-	$(call run,evaluate,evaluate-test,-p checkpoint $(BEST) -p split test)
-	$(call run,compare,compare,-p runs $(VAL)$(COMMA)$(DEMO)/evaluate-flip)
+	$(call run,prepare,prepare,splits=train$(COMMA)val$(COMMA)test)
+	$(call run,train,train,nbs/recipes/sample.yaml)
+	$(call run,evaluate,evaluate-val,checkpoint=$(BEST))
+	$(call run,evaluate,evaluate-flip,checkpoint=$(BEST) flip=true)
+	$(call run,evaluate,evaluate-test,checkpoint=$(BEST) split=test)
+	$(call run,compare,compare,runs=$(VAL)$(COMMA)$(DEMO)/evaluate-flip)
 	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
+
+SMALL := train_clips=8, val_clips=4, test_clips=1, seconds=3
+quick: DEMO := outputs/quick
+quick: env  ## a smoke run in under three minutes: a few seconds of sample data, two epochs, reports in outputs/quick
+	@rm -rf $(DEMO)
+	@$(BIN)/python -c "from lam_nb.sample import make_sample; make_sample('data/quick', $(SMALL), progress=False)"
+	$(call run,prepare,prepare,data_dir=data/quick)
+	$(call run,train,train,data_dir=data/quick epochs=2 train_stride=6)
+	$(call run,evaluate,evaluate,data_dir=data/quick checkpoint=$(BEST))
+	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate)
+	@echo 'This was a smoke run: it shows that everything works here. Two epochs on a few seconds teach a model nothing; make demo does.'
 
 test: export MPLBACKEND = Agg
 # two processes at a time: threads of their own would stand in each other's way
@@ -77,7 +85,7 @@ test: env  ## every check: export, clean, conflict markers, ruff, library notebo
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
-	  $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	  $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser"
 
 test-gpu: export MPLBACKEND = Agg
 test-gpu: export LAM_NB_TEST_GPU = 1
@@ -85,6 +93,10 @@ test-gpu: env  ## what needs a CUDA GPU: the library notebooks and tests/test_gp
 	$(BIN)/python -c 'from lam_nb.devices import usable_gpus; print(usable_gpus("cuda"), "GPUs")'
 	$(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 1
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
+
+test-browser: export MPLBACKEND = Agg
+test-browser: env  ## JupyterLab in chromium (which must be installed): every run notebook, stop and go on, reports; pictures in outputs/browser
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
 	$(BIN)/python scripts/chapters.py
@@ -103,5 +115,5 @@ clean:  ## remove caches and build leftovers; keep .venv, data and outputs
 	rm -rf build _proc *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
 
-distclean: clean  ## clean, and remove .venv and outputs/demo
-	rm -rf $(VENV) $(DEMO)
+distclean: clean  ## clean, and remove .venv, outputs/demo and outputs/quick
+	rm -rf $(VENV) $(DEMO) outputs/quick data/quick

@@ -123,9 +123,10 @@ def _execute(notebook, report, parameters):
     "Executes a notebook with papermill; exits with a plain sentence if that fails."
     import papermill
     from nbclient.exceptions import DeadKernelError
-    try:
-        papermill.execute_notebook(notebook, report, parameters, progress_bar=False, stdout_file=sys.stdout,
-                                   stderr_file=sys.stderr)
+    from traitlets.config import Config
+    encrypted = Config(KernelManager={'transport_encryption': 'auto'})          # the messages of the kernel
+    out = dict(progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr, config=encrypted)
+    try: papermill.execute_notebook(notebook, report, parameters, **out)
     except papermill.PapermillExecutionError as e:
         said = e.evalue if e.ename == 'Stopped' else f'{e.ename}: {e.evalue}'
         sys.exit(f'{said}\nthe notebook so far, with the traceback: {report}')

@@ -45,8 +45,9 @@ def _curves(status, history):
     with rc_context({'svg.fonttype': 'none', 'font.family': 'sans-serif', 'font.size': 9}):
         left, right = Figure(figsize=(7, 2), layout='constrained').subplots(1, 2)
         style = dict(lw=1.2, ms=3.5, clip_on=False)
-        if len(status['losses']) > 1:
-            left.plot(*zip(*status['losses']), color='0.7', label='in the epoch so far', **style)
+        if losses := status['losses']:
+            marks = '-' if losses[0][0] < losses[-1][0] else 'o'                    # one moment makes no line
+            left.plot(*zip(*losses), marks, color='0.7', label='in the epoch so far', **style)
         for name, ax, marks in (('train_loss', left, 'o-'), ('val_loss', left, 's--'), ('mAP', right, 'o-')):
             rows, label = history.dropna(subset=name), 'training' if name == 'train_loss' else 'validation'
             if len(rows): ax.plot(rows.epoch, rows[name], marks, label=label, **style)

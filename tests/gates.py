@@ -28,7 +28,7 @@ def project_files(root: Path = ROOT) -> list[Path]:
         here = Path(folder).relative_to(root)
         names[:] = sorted(n for n in names if n not in NOT_OURS and not n.endswith('.egg-info')
                           and not (here == Path('outputs') and n != 'example'))
-        found += [Path(folder) / f for f in sorted(files)]
+        found += [Path(folder) / f for f in sorted(files) if f not in NOT_OURS]    # .git is a file in a worktree
     return found
 
 

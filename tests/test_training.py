@@ -312,9 +312,9 @@ def test_the_live_display_shows_one_run(sample, tmp_path, monkeypatch):
     for name in ('_in_kernel', '_in_lab'): monkeypatch.setattr(live, name, lambda: True)
     monkeypatch.setattr(live, 'display', lambda view, display_id: Handle())
     with live_display([tmp_path / 'seed-0', tmp_path / 'seed-1'], seconds=.05):
-        runs.write_json(tmp_path / 'seed-1/status.json', dict(line='epoch 3 of 40, 1:00 h left', losses=[[.1, .7], [.2, .6]]))
+        runs.write_json(tmp_path / 'seed-1/status.json', dict(words=['epoch 3 of 40', '1:00 h left'], losses=[[.1, .7], [.2, .6]]))
         time.sleep(1)
-    assert len(shown) == 1 and 'epoch 3 of 40, 1:00 h left' in shown[0] and len(shown[0]) < 30_000
+    assert len(shown) == 1 and 'epoch 3 of 40 · 1:00 h left' in shown[0] and len(shown[0]) < 30_000
 
 
 def test_the_command_line_refuses_what_does_not_fit(tmp_path, capsys):
