@@ -68,7 +68,8 @@ def lab(project, tmp_path_factory):
 def chromium():
     "The system's browser, without a window."
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        args = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         yield browser
         browser.close()
 
@@ -150,7 +151,8 @@ def test_lab_shows_the_project_and_the_index(lab, window):
     page = window()
     page.goto(f'{lab}/?token=secret')
     expect(current_tab(page)).to_contain_text('index.ipynb')
-    for name in ('README.md', 'outputs', 'nbs'): expect(page.locator('.jp-DirListing-itemText').get_by_text(name, exact=True)).to_be_visible()
+    listed = page.locator('.jp-DirListing-itemText')
+    for name in ('README.md', 'outputs', 'nbs'): expect(listed.get_by_text(name, exact=True)).to_be_visible()
     expect(page.get_by_text('Python 3 (ipykernel) | Idle')).to_be_visible()
     page.wait_for_timeout(1000)
     expect(current_tab(page)).not_to_have_class(re.compile('jp-mod-dirty'))
