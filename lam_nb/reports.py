@@ -8,6 +8,7 @@ __all__ = ['save_figure', 'save_listed', 'ReportedRun', 'setting_sections', 'wri
 # %% ../nbs/04_reports.ipynb #imports
 import json, os, re
 from base64 import b64encode
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
@@ -19,6 +20,7 @@ import matplotlib
 import pandas as pd
 from IPython.display import display
 from markupsafe import Markup
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from .runs import Settings, _in_lab, atomic_path, provenance
@@ -35,17 +37,29 @@ def save_figure(
 ) -> Path: # the PNG
     "Saves a figure as PNG, SVG and PDF; the text of SVG and PDF stays text."
     path = Path(path).with_suffix('.png')
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
+    with _laid_out(fig) as box, matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
         for ending in _ENDINGS:
-            with atomic_path(path.with_suffix(ending)) as part:
-                fig.savefig(part, dpi=dpi, bbox_inches='tight', pad_inches='layout')   # as wide as drawn
-    if show: display({'image/png': b64encode(_shown(fig)).decode()}, raw=True)
+            with atomic_path(path.with_suffix(ending)) as part: fig.savefig(part, dpi=dpi, bbox_inches=box)
+        if show: display({'image/png': b64encode(_shown(fig, box)).decode()}, raw=True)
     return path
 
-def _shown(fig):
+@contextmanager
+def _laid_out(fig):
+    "Lays a figure out once for every format; gives the box that holds all of it, as wide as it was drawn."
+    engine = fig.get_layout_engine()
+    fig.draw_without_rendering()
+    pads = engine.get() if isinstance(engine, ConstrainedLayoutEngine) else {}
+    pad = matplotlib.rcParams['savefig.pad_inches']
+    box = fig.get_tightbbox().padded(pads.get('w_pad', pad), pads.get('h_pad', pad))
+    with matplotlib.rc_context({'figure.autolayout': False, 'figure.constrained_layout.use': False}):
+        fig.set_layout_engine(None)                    # with any other, each format would be drawn twice
+        try: yield box
+        finally: fig.set_layout_engine(engine)
+
+def _shown(fig, box):
     "The PNG that a notebook shows, in the figure's own dpi, whatever backend MPLBACKEND names."
     png = BytesIO()
-    fig.savefig(png, format='png', bbox_inches='tight')
+    fig.savefig(png, format='png', bbox_inches=box)
     return png.getvalue()
 
 # %% ../nbs/04_reports.ipynb #save-listed

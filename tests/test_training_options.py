@@ -139,7 +139,7 @@ def test_frozen_backbone_stays_and_the_rest_learns(sample, tmp_path):
 def scores(monkeypatch):
     "Validation gives these scores, one after the other."
     given = iter([.5, .8, .7, .75, .6, .9])
-    monkeypatch.setattr(launching, 'validate', lambda *_: dict.fromkeys(training._METRICS, 0.) | dict(mAP=next(given)))
+    monkeypatch.setattr(training, 'validate', lambda *_: dict.fromkeys(training._METRICS, 0.) | dict(mAP=next(given)))
 
 
 def test_patience_stops_early(sample, tmp_path, scores):
