@@ -359,7 +359,7 @@ def write_report(
     "Writes a report as one HTML file with its images inside."
     about, path = provenance(), Path(path)
     generator = f'lam_nb {about["versions"]["lam_nb"] or ""}'
-    code = (about['commit'] or 'no git commit')[:12] + (' with uncommitted changes' if about['dirty'] else '')
+    code = (about['commit'] or 'unknown')[:12] + (' with uncommitted changes' if about['dirty'] else '')
     facts = [(name, *(fact if isinstance(fact, tuple) else (fact, ''))) for name, fact in facts.items()]
     sections = [(heading, text, [_report_item(*i) for i in items])
                 for heading, text, *items in _numbered(_saved_figures(sections, path.parent))]

@@ -20,8 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import lam_nb
 from .runs import Progress, _in_lab, atomic_path, moved_names, project_path
-from .processes import (
-    Background, Stopped, any_process, core_count, gather_values, rank_and_size, stop_requests)
+from lam_nb.processes import (
+    Background, Stopped, _kept_when_stopped, any_process, core_count, gather_values, rank_and_size,
+    stop_requests)
 from .settings import TrainSettings
 from .devices import chosen_precision, fitting_batch, half_type, out_of_memory, worker_count
 from .faces import ClipFaces, store_path
@@ -285,7 +286,8 @@ def _note(run):
     if run.history and not run.step:                                         # an epoch is over
         epoch, loss, wait = (run.history[-1][name] for name in ('epoch', 'train_loss', 'data_wait'))
     shown = (f', loss {loss:.3f}' if loss else '') + (f', best mAP {run.best:.3f}' if run.validated else '')
-    return f'epoch {epoch} of {run.settings.epochs}{shown}, waiting for data {wait:.0%}, {_memory(run):.1f} GB'
+    memory = f'memory {_memory(run):.1f} GB'
+    return f'epoch {epoch} of {run.settings.epochs}{shown}, waiting for data {wait:.0%}, {memory}'
 
 def _memory(run):
     "The most memory that this process took so far, GB: of the GPU, or of the machine."
@@ -430,7 +432,8 @@ def _event_writer():
 def _validation(run, progress, *how):
     "The metrics of an epoch that is validated, else None."
     if not run.validates: return None
-    with progress.aside('validating'): return validate(run, *how)
+    what = f'epoch {run.epoch + 1}, trained and not validated, is'
+    with progress.aside('validating'), _kept_when_stopped(what): return validate(run, *how)
 
 def _tell_waiting(run, device):
     "Says it on rank 0, once, after an epoch that was long enough to tell."

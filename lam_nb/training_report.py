@@ -7,7 +7,7 @@ __all__ = ['Training', 'data_sections', 'seed_sections', 'curve_sections', 'thro
            'epoch_sections', 'repeat_sections', 'training_sections', 'training_facts', 'write_training']
 
 # %% ../nbs/35_training_report.ipynb #imports
-import json
+import json, shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,9 +146,8 @@ def repeat_sections(
 ) -> list: # of one section
     "How to repeat the run: command, code, machine."
     about = json.loads((run.out / 'settings.json').read_text())['provenance']
-    text = ('The parameters lie beside this report in params.yaml, for papermill or for '
-            'python -m lam_nb.training:\npapermill nbs/train.ipynb again.ipynb '
-            f'-f {run.settings.out_dir}/params.yaml -p out_dir outputs/again')
+    recipe = shlex.quote(f'{run.settings.out_dir}/params.yaml')
+    text = f'The parameters lie beside this report, as a recipe:\nlam_nb train {recipe} out_dir=outputs/again'
     return [('How to repeat it', text, about)]
 
 # %% ../nbs/35_training_report.ipynb #training-sections

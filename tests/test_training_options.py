@@ -17,6 +17,7 @@ from lam_nb.runs import check_parameters
 from lam_nb.batches import WindowData, augment, class_weights, epoch_batches, epoch_order, step_weights, window_loss
 from lam_nb.training import TrainSettings, new_run, train_step
 from lam_nb.launching import train
+from lam_nb.processes import Stopped
 
 WEIGHTS, CPU = torch.tensor([.136, .864]), torch.device('cpu')
 
@@ -190,3 +191,14 @@ def test_tensorboard_has_the_metrics(sample, tmp_path):
     history = pd.read_csv(tmp_path / 'history.csv')
     assert [e.step for e in events.Scalars('mAP')] == [1, 2]
     assert np.allclose([e.value for e in events.Scalars('train_loss')], history.train_loss)
+
+
+def test_a_stop_while_validating_is_one_line(sample, tmp_path, monkeypatch):
+    def stop(*_): raise KeyboardInterrupt
+    s = settings(sample, tmp_path, epochs=1, train_stride=20)
+    with monkeypatch.context() as m, pytest.raises(Stopped) as stopped:
+        m.setattr(training, 'validate', stop)
+        train(s)
+    assert str(stopped.value) == 'stopped; epoch 1, trained and not validated, is kept: the same command again to go on'
+    monkeypatch.setattr(training, 'train_step', None)                         # nothing is left to train
+    assert train(s)['epoch'] == 1
