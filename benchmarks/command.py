@@ -10,22 +10,23 @@ import sys
 import time
 
 COMMANDS = {
-    'python alone': ['-c', 'pass'],
-    'refusal: lam_nb train learning_rate=0.1': ['-m', 'lam_nb', 'train', 'learning_rate=0.1'],
-    'lam_nb train --help': ['-m', 'lam_nb', 'train', '--help'],
-    'imports of train.ipynb': ['-c', 'import papermill, lam_nb.training_report'],
-}
+    'python alone': (0, ['-c', 'pass']),
+    'refusal: lam_nb train learning_rate=0.1': (1, ['-m', 'lam_nb', 'train', 'learning_rate=0.1']),
+    'lam_nb train --help': (0, ['-m', 'lam_nb', 'train', '--help']),
+    'imports of train.ipynb': (0, ['-c', 'import papermill, lam_nb.training_report']),
+}                                                              # with the exit code that each must have
 
 
-def cost(arguments: list[str]) -> tuple[float, float]:
-    "CPU and wall seconds of one process."
+def cost(code: int, arguments: list[str]) -> tuple[float, float]:
+    "CPU and wall seconds of one process, which must end with this exit code."
     before, begin = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    if done.returncode != code: raise SystemExit(f'{arguments} ended with {done.returncode}: {done.stderr[-1000:]}')
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system, time.perf_counter() - begin
 
 
-for name, arguments in COMMANDS.items():
-    cost(arguments)                                            # files come from the disk once
-    cpu, wall = map(statistics.median, zip(*(cost(arguments) for _ in range(9))))
+for name, (code, arguments) in COMMANDS.items():
+    cost(code, arguments)                                      # files come from the disk once
+    cpu, wall = map(statistics.median, zip(*(cost(code, arguments) for _ in range(9))))
     print(f'{name:<42} {cpu:6.2f} s of CPU, {wall:6.2f} s')

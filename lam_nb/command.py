@@ -107,15 +107,15 @@ lam_nb evaluate data_dir=/data/ego4d checkpoint=outputs/first/checkpoints/best.p
 def command(
     arguments: list[str] | None = None, # notebook, file.yaml, name=value ...; None: those of the command line
 ):
-    "The command `lam_nb`: checks parameters, then executes a run notebook. Exits with 1, or 130 if stopped."
+    "The command `lam_nb`: checks parameters, then executes a run notebook. Exits with 1, or 130 after Ctrl-C."
     name, *given = (sys.argv[1:] if arguments is None else arguments) or ['--help']
     if {'-h', '--help'} & {name, *given}: return print(help_text(name if name in RUNS else None))
     if name == '--version': return print(f'lam_nb {lam_nb.__version__}')
     try:
         notebook, report, parameters = checked_run(name, given)
         _check_report(report, name)
-    except ValueError as e: sys.exit(str(e))
-    report.parent.mkdir(parents=True, exist_ok=True)
+        report.parent.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as e: sys.exit(str(e))
     print(f'{name}: the notebook is executed as {report}', flush=True)
     _execute(notebook, report, parameters)
 
@@ -126,16 +126,19 @@ def _execute(notebook, report, parameters):
     from traitlets.config import Config
     encrypted = Config(KernelManager={'transport_encryption': 'auto'})          # the messages of the kernel
     out = dict(progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr, config=encrypted)
-    try: papermill.execute_notebook(notebook, report, parameters, **out)
+    partial = report.with_suffix('.partial.ipynb')             # what a finished run left stays until the end
+    paths = (str(path).replace('{', '{{').replace('}', '}}') for path in (notebook, partial))
+    try: papermill.execute_notebook(*paths, parameters, **out)
     except papermill.PapermillExecutionError as e:
         said = e.evalue if e.ename == 'Stopped' else f'{e.ename}: {e.evalue}'
-        sys.exit(f'{said}\nthe notebook so far, with the traceback: {report}')
+        sys.exit(f'{said}\nthe notebook so far, with the traceback: {partial}')
     except DeadKernelError:
         sys.exit('the process of the notebook is gone: it was killed, or the memory was not enough. What was '
                  'saved is still there, and the same command goes on')
     except KeyboardInterrupt:
         print('stopped: what was saved is still there, and the same command goes on', file=sys.stderr)
         sys.exit(130)
+    partial.replace(report)
 
 def _check_report(report, kind):
     "ValueError if papermill would write over a notebook that is not the report of such a run."

@@ -25,6 +25,7 @@ from .checkpoints import checkpoint_name
 from .faces import store_path
 from .windows import window_strips
 from .evaluation import INTERVAL_TEXT, intervals_by_clip
+from .decisions import _is_path, _named_checkpoints
 from lam_nb.comparison import (
     differences_of, different_settings, disagreements, read_runs, results_table, shared_rows,
     write_results)
@@ -269,7 +270,7 @@ def _lead(run):
 
 def _details(given):
     "In brackets: the checkpoints of an evaluation, its split and its stride, as far as they are known."
-    files = given.get('checkpoints') or ([given['checkpoint']] if given.get('checkpoint') else [])
+    files = _named_checkpoints(given)
     if 'split' not in given: return ''
     where = f'{given["split"]} at stride {given.get("stride", 1)}'
     return f' ({", ".join([*(checkpoint_name(project_path(file)) for file in files), where])})'
@@ -279,7 +280,7 @@ def write_comparison(
     sections: list, # as `comparison_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the differences in mAP, and where the report is."
-    data = {each['parameters'].get('data_dir') for each in run.runs} - {None}
+    data = {folder for each in run.runs if _is_path(folder := each['parameters'].get('data_dir'))}
     report = write_report(run.out / 'report.html', 'Comparison', _lead(run), _facts(run), sections,
                           made_up_note(*map(project_path, data)))
     for what, text in _headlines(run).items(): print(f'{what}: {text}')

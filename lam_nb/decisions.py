@@ -180,7 +180,13 @@ def _named_checkpoints(about):
     "The checkpoints that a run's parameters or metrics name."
     several = about.get('checkpoints')
     named = several if isinstance(several, list) and several else [about.get('checkpoint')]
-    return [path for path in named if isinstance(path, str) and path]
+    return [path for path in named if _is_path(path)]
+
+
+def _is_path(value):
+    "Whether a value of a stranger's settings names a file or folder."
+    try: return isinstance(value, str) and value != '' and bool(project_path(value))
+    except ValueError: return False                                          # ~nobody
 
 
 def _part(about, name):

@@ -20,7 +20,8 @@ import yaml
 from torch.nn.parallel import DistributedDataParallel
 
 from .runs import (
-    Progress, _in_kernel, atomic_path, check_parameters, data_folders, project_path, read_recipe, write_json)
+    Progress, _in_kernel, _recipe_files, atomic_path, check_parameters, data_folders, project_path,
+    read_recipe, write_json)
 from .processes import (
     PATIENCE, Stopped, _check_launch, core_count, first_machine, gather_values, launch, rank_and_size)
 from .folders import (
@@ -483,12 +484,11 @@ def _given_settings(given):
     "The settings of a command line; None after --help; exits with a plain message if they do not fit."
     usage = 'usage: python -m lam_nb.training [params.yaml] [name=value ...]'
     if {'-h', '--help'} & {*given}: return print(f'{usage}\n\n{_help()}')
-    files = [g for g in given if '=' not in g]
-    if not given or len(files) > 1 or any(g.startswith('-') for g in given): sys.exit(usage)
+    if not given or len(_recipe_files(given)) > 1 or any(g.startswith('-') for g in given): sys.exit(usage)
     try: return check_parameters(TrainSettings, read_recipe(given))
     except ValueError as e: sys.exit(str(e))
 
 def _help():
     "All parameters with their defaults, as YAML."
     defaults = yaml.safe_dump(TrainSettings().model_dump(mode='json'), sort_keys=False, default_flow_style=None)
-    return f'The parameters of train.ipynb, explained in lam_nb/training.py, with their defaults:\n\n{defaults}'
+    return f'The parameters of train.ipynb, explained in lam_nb/settings.py, with their defaults:\n\n{defaults}'

@@ -381,10 +381,10 @@ def preparation_sections(
 
 # %% ../nbs/34_preparation_report.ipynb #preparation-facts
 def _hours_for_ego4d(run):
-    "Hours for all of Ego4D at this rate; None where the time is of other work too."
+    "Hours for all clips of train and val at this rate; None where the time is of other work too."
     s, new, rate = run.settings, run.with_status('made'), _rates(run).get('frames_per_s')
     only_cutting = s.download == 'none' and 'test' not in s.splits and len(new) == len(run.made)
-    return 572 * 9000 / rate / 3600 if only_cutting and rate and not run.is_sample else None
+    return 439 * 9000 / rate / 3600 if only_cutting and rate and not run.is_sample else None
 
 def preparation_facts(
     run: Preparation, # with its clips made
@@ -396,7 +396,7 @@ def preparation_facts(
              'on disk': f'{n_bytes / 1e6:,.0f} MB', 'per face': f'{n_bytes / max(n_faces, 1) / 1e3:.1f} KB',
              'time': duration(run.took), 'largest process': f'{run.made.peak_mb.max():,.0f} MB'}
     if rates: facts['rate'] = f'{rates["faces_per_s"]:,.0f} faces/s'
-    if hours := _hours_for_ego4d(run): facts['all of Ego4D at this rate'] = f'{hours:,.1f} hours'
+    if hours := _hours_for_ego4d(run): facts['Ego4D (train, val) at this rate'] = f'{hours:,.1f} hours'
     return facts
 
 # %% ../nbs/34_preparation_report.ipynb #write-preparation

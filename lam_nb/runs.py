@@ -70,6 +70,7 @@ def _number_or_text(text):
 # %% ../nbs/00_runs.ipynb #synonyms
 _SYNONYMS = dict(                                # our name -> what others call it
     data_dir='data root data_root data_path dataset input input_dir', faces_dir='faces store face_dir',
+    names='name labels',                         # of compare; elsewhere a name is the folder's
     out_dir='output output_dir out output_path save_dir log_dir exp_dir work_dir result_dir name',
     checkpoint='ckpt weights_file pretrained init resume_from load load_from model_path checkpoint_path',
     model='arch architecture network net backbone encoder', runs='run folders', smoothing='median smooth',
@@ -140,11 +141,18 @@ def _each_once(loader, node):
 
 _Recipe.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _each_once)
 
+def _recipe_files(
+    given: list[str], # as for `read_recipe`
+) -> list[str]: # those that are files, not name=value; a path may hold `=`
+    "The files of a command line."
+    return [g for g in given if '=' not in g or not g.split('=')[0].isidentifier() and Path(g).is_file()]
+
 def read_recipe(
     given: list[str], # a YAML file (at most one), and name=value, which win; those values stay texts
 ) -> dict: # name -> value
     "The parameters of a command line; ValueError for what cannot be read."
-    files, pairs = [g for g in given if '=' not in g], [g.partition('=')[::2] for g in given if '=' in g]
+    files = _recipe_files(given)
+    pairs = [g.partition('=')[::2] for g in given if g not in files]
     values, names = {}, [name for name, _ in pairs]
     if len(files) > 1: raise ValueError(f'{len(files)} files were given: expected one, and name=value')
     _no_doubles(names)

@@ -433,7 +433,7 @@ def _validation(run, progress, *how):
     "The metrics of an epoch that is validated, else None."
     if not run.validates: return None
     what = f'epoch {run.epoch + 1}, trained and not validated, is'
-    with progress.aside('validating'), _kept_when_stopped(what): return validate(run, *how)
+    with progress.aside('validating'), _kept_when_stopped(what, run.settings.resume): return validate(run, *how)
 
 def _tell_waiting(run, device):
     "Says it on rank 0, once, after an epoch that was long enough to tell."

@@ -98,11 +98,13 @@ def curve_sections(
     run: Training, # after the training
 ) -> list: # of one section
     "Loss and validation metrics of the training, or of all seeds."
-    one = len(run.runs) == 1
-    fig = figures.training_curves(run.history) if one else figures.training_curves_of(run.histories)
+    one, most = len(run.runs) == 1, len(figures.RUN_STYLES)
+    shown = dict(list(run.histories.items())[:most])
+    fig = figures.training_curves(run.history) if one else figures.training_curves_of(shown)
     text = 'Loss and validation metrics after each epoch. The validation metric is the official one.'
     caption = ('Over the epochs. Left: loss of training and validation. Right: metrics on the validation split'
-               + ('; the line marks the best mAP.' if one else '. A line per seed.'))
+               + ('; the line marks the best mAP.' if one else '. A line per seed'))
+    if not one: caption += f', of the first {most}.' if len(run.runs) > most else '.'
     return [('Training curves', text, (run.save(fig, 'training_curves'), caption))]
 
 # %% ../nbs/35_training_report.ipynb #throughput-figure

@@ -3,7 +3,7 @@
 `make test-browser` runs it on a copy of the project, with a sample of a few seconds. Its pictures stay in outputs/browser, for a look.
 The tests follow each other as the hour does: each needs what the ones before it left.
 """
-import os, re, shutil, socket, subprocess, sys
+import os, re, secrets, shutil, socket, subprocess, sys
 from pathlib import Path
 
 import gates
@@ -21,6 +21,7 @@ expect.set_options(timeout=60_000)
 
 PICTURES = ROOT / 'outputs/browser'
 TINY = '"data/tiny"'
+TOKEN = secrets.token_urlsafe()                      # nobody else may use this JupyterLab
 ALLOWED = ()                                         # patterns of what a console may say, each with its reason
 
 
@@ -47,7 +48,7 @@ def lab(project, tmp_path_factory):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     program, *given = re.search(r'(?m)^\t\$\(BIN\)/(jupyter-lab.*)', (ROOT / 'Makefile').read_text())[1].split()
-    options = ['--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=secret']
+    options = ['--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', f'--IdentityProvider.token={TOKEN}']
     folders = {f'JUPYTER_{name.upper()}_DIR': str(own / name) for name in ('config', 'data', 'runtime')}
     env = {**os.environ, **folders, 'PYTHONPATH': str(project), 'JUPYTER_PREFER_ENV_PATH': '1', 'OMP_NUM_THREADS': '1'}
     log = own / 'log'
@@ -102,7 +103,7 @@ def current_tab(page): return page.locator('.lm-DockPanel-tabBar .lm-TabBar-tab.
 
 def open_notebook(page, lab, name):
     "Opens a run notebook and waits for its kernel, after which it still counts as unchanged."
-    page.goto(f'{lab}/lab/tree/nbs/{name}.ipynb?reset&token=secret')
+    page.goto(f'{lab}/lab/tree/nbs/{name}.ipynb?reset&token={TOKEN}')
     expect(current_tab(page)).to_contain_text(f'{name}.ipynb')
     expect(page.get_by_text('Python 3 (ipykernel) | Idle')).to_be_visible()
     page.wait_for_timeout(1000)                      # what the kernel says of itself has come by then
@@ -149,7 +150,7 @@ def open_report(page, name):
 
 def test_lab_shows_the_project_and_the_index(lab, window):
     page = window()
-    page.goto(f'{lab}/?token=secret')
+    page.goto(f'{lab}/?token={TOKEN}')
     expect(current_tab(page)).to_contain_text('index.ipynb')
     listed = page.locator('.jp-DirListing-itemText')
     for name in ('README.md', 'outputs', 'nbs'): expect(listed.get_by_text(name, exact=True)).to_be_visible()

@@ -11,7 +11,7 @@ from papermill.cli import _resolve_type
 from lam_nb.annotations import split_clips
 from lam_nb.command import checked_run, command
 from lam_nb.launching import main
-from lam_nb.runs import _SYNONYMS, _nearest, check_parameters, read_recipe
+from lam_nb.runs import _SYNONYMS, _nearest, check_parameters, read_recipe, write_json
 from lam_nb.settings import RUNS, CompareSettings, EvaluateSettings, PrepareSettings, TrainSettings
 
 
@@ -186,10 +186,35 @@ def test_a_whole_run(sample, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_of_the_run_is_a_paragraph(tmp_path):
-    run = [sys.executable, '-m', 'lam_nb', 'compare', 'runs=nowhere1,nowhere2', f'out_dir={tmp_path / "out"}']
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 1 and 'FileNotFoundError: no folder' in done.stderr and 'Traceback' not in done.stderr + done.stdout
-    assert 'the notebook so far' in done.stderr and (tmp_path / 'out/compare.ipynb').is_file()
+    out = tmp_path / 'of {lr}'                                            # papermill would fill in the braces
+    run = [sys.executable, '-m', 'lam_nb', 'compare', 'runs=nowhere1,nowhere2', f'out_dir={out}']
+    for _ in range(2):                                                    # a run that failed does not stand in the way
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 1 and 'FileNotFoundError: no folder' in done.stderr and 'Traceback' not in done.stderr + done.stdout
+        assert f'the notebook so far, with the traceback: {out}/compare.partial.ipynb' in done.stderr
+        assert [p.name for p in out.iterdir()] == ['compare.partial.ipynb']
+
+
+@pytest.mark.slow
+def test_a_refused_run_leaves_the_notebook_of_a_finished_one(tmp_path, capfd):
+    write_json(tmp_path / '.files.json', dict(kind='compare', files=[]))
+    (tmp_path / 'compare.ipynb').write_text('of a finished run')
+    with pytest.raises(SystemExit, match='no folder'): command(['compare', f'out_dir={tmp_path}', 'runs=nowhere1,nowhere2'])
+    assert (tmp_path / 'compare.ipynb').read_text() == 'of a finished run'
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit, match='file'): command(['train', f'out_dir={tmp_path / "file/run"}'])
+    with pytest.raises(SystemExit, match='too long'): command(['train', 'x' * 300])
+
+
+def test_a_path_may_hold_an_equals_sign(tmp_path):
+    recipe = tmp_path / 'lr=0.1/params.yaml'
+    recipe.parent.mkdir()
+    recipe.write_text('epochs: 2')
+    assert read_recipe([str(recipe), 'out_dir=a=b']) == {'epochs': 2, 'out_dir': 'a=b'}
+    with pytest.raises(SystemExit, match='no such parameter'): command(['train', f'{tmp_path}/lr=0.2/params.yaml'])
 
 
 def test_a_notebook_of_somebody_else_is_not_written_over(tmp_path):

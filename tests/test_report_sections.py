@@ -182,7 +182,7 @@ def test_kept_clips_have_no_rate_and_no_estimate(sample, tmp_path):
     again = prepared(sample, tmp_path)
     assert set(again.made.status) == {'kept'} and 'faces_per_s' not in json.loads((again.out / 'summary.json').read_text())
     facts = preparation_report.preparation_facts(again)
-    assert 'rate' not in facts and 'all of Ego4D at this rate' not in facts
+    assert 'rate' not in facts and 'Ego4D (train, val) at this rate' not in facts
 
 
 def test_challenge_crops_alone(sample, tmp_path):
