@@ -6,7 +6,7 @@
 __all__ = ['checked_run', 'help_text', 'command']
 
 # %% ../nbs/38_command.ipynb #imports
-import difflib, re, sys, textwrap
+import difflib, json, re, sys, textwrap
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -38,10 +38,12 @@ def _check_written(given, known):
     "ValueError for a parameter that is written in another way than name=value."
     for i, text in enumerate(given):
         name, equals, value = text.partition('=')
+        rest = [word for word in given[i + 1:] if word != '=']
+        if text in ('-p', '-r') and rest: name, *rest = rest                               # papermill's
         plain = name.lstrip('-').replace('-', '_')
         is_option, is_name = text.startswith('-'), not equals and plain in known and not Path(text).is_file()
         if not is_option and not is_name and text != '=': continue
-        value = value or next((word for word in given[i + 1:] if word != '='), 'VALUE')
+        value = value or [*rest, 'VALUE'][0]
         ours = _nearest(plain, known) or plain or 'NAME'
         raise ValueError(f'{text}: parameters are written name=value, without spaces: {ours}={value}')
 
@@ -116,7 +118,7 @@ def command(
         _check_report(report, name)
         report.parent.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as e: sys.exit(str(e))
-    print(f'{name}: the notebook is executed as {report}', flush=True)
+    print(f'{name}: the executed notebook will be {report} (until its end {_partial(report).name})', flush=True)
     _execute(notebook, report, parameters)
 
 def _execute(notebook, report, parameters):
@@ -126,7 +128,7 @@ def _execute(notebook, report, parameters):
     from traitlets.config import Config
     encrypted = Config(KernelManager={'transport_encryption': 'auto'})          # the messages of the kernel
     out = dict(progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr, config=encrypted)
-    partial = report.with_suffix('.partial.ipynb')             # what a finished run left stays until the end
+    partial = _partial(report)
     paths = (str(path).replace('{', '{{').replace('}', '}}') for path in (notebook, partial))
     try: papermill.execute_notebook(*paths, parameters, **out)
     except papermill.PapermillExecutionError as e:
@@ -140,11 +142,19 @@ def _execute(notebook, report, parameters):
         sys.exit(130)
     partial.replace(report)
 
+def _partial(report): return report.with_suffix('.partial.ipynb')    # a finished run's notebook stays meanwhile
+
 def _check_report(report, kind):
     "ValueError if papermill would write over a notebook that is not the report of such a run."
-    if report.exists() and _listed(report.parent, [])[0] != kind:
+    if report.exists() and _listed(report.parent, [])[0] != kind and not _is_by_papermill(report, kind):
         raise ValueError(f'{report} is not of a run of {kind}.ipynb, and would be written over: '
                          'choose another out_dir')
+
+def _is_by_papermill(report, kind):
+    "Whether papermill executed it, from a notebook of this name: of a run that was stopped before its results."
+    try: by = json.loads(report.read_text('utf-8'))['metadata']['papermill']['input_path']
+    except (OSError, ValueError, KeyError, TypeError): return False
+    return isinstance(by, str) and Path(by).name == f'{kind}.ipynb'
 
 # %% ../nbs/38_command.ipynb #run-command
 #| eval: false

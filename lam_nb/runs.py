@@ -72,7 +72,7 @@ _SYNONYMS = dict(                                # our name -> what others call 
     data_dir='data root data_root data_path dataset input input_dir', faces_dir='faces store face_dir',
     names='name labels',                         # of compare; elsewhere a name is the folder's
     out_dir='output output_dir out output_path save_dir log_dir exp_dir work_dir result_dir name',
-    checkpoint='ckpt weights_file pretrained init resume_from load load_from model_path checkpoint_path',
+    checkpoint='ckpt weights_file pretrained init load load_from model_path checkpoint_path',
     model='arch architecture network net backbone encoder', runs='run folders', smoothing='median smooth',
     image_size='size img_size crop_size input_size resolution', frame_offset='offset shift',
     train_stride='stride step frame_step', stride='val_stride train_stride test_stride',
@@ -80,7 +80,8 @@ _SYNONYMS = dict(                                # our name -> what others call 
     lr='learning_rate rate eta base_lr max_lr', schedule='scheduler lr_scheduler', warmup='warmup_steps',
     weight_decay='wd decay', clip_norm='grad_clip clip_grad max_norm gradient_clip max_grad_norm',
     weights='class_weights', colour='color color_jitter', flip='hflip horizontal_flip mirror tta',
-    patience='early_stopping', num_workers='workers n_workers', workers='num_workers n_jobs jobs',
+    patience='early_stopping', resume='resume_from continue',
+    num_workers='workers n_workers', workers='num_workers n_jobs jobs',
     num_processes='gpus n_gpus num_gpus devices', device='gpu cuda cpu', num_nodes='nodes nnodes',
     precision='amp fp16 bf16 half mixed_precision dtype', seed='random_seed',
     split='subset set splits', splits='split subset')

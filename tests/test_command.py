@@ -1,6 +1,6 @@
 """Recipes and parameters from a shell: texts that look like numbers, empty texts, and names that would be code."""
 
-import re, subprocess, sys
+import json, re, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from conftest import ROOT
 from papermill.cli import _resolve_type
 
 from lam_nb.annotations import split_clips
-from lam_nb.command import checked_run, command
+from lam_nb.command import _check_report, checked_run, command
 from lam_nb.launching import main
 from lam_nb.runs import _SYNONYMS, _nearest, check_parameters, read_recipe, write_json
 from lam_nb.settings import RUNS, CompareSettings, EvaluateSettings, PrepareSettings, TrainSettings
@@ -231,3 +231,18 @@ def test_aliases_of_a_recipe_take_no_memory_and_merge_keys_work(tmp_path):
     with pytest.raises(SystemExit, match='refused'): command(['train', str(tmp_path / 'bomb.yaml')])
     (tmp_path / 'merge.yaml').write_text('epochs: 2\n<<: {lr: 0.1}\n')
     assert read_recipe([str(tmp_path / 'merge.yaml')]) == {'epochs': 2, 'lr': 0.1}
+
+
+@pytest.mark.parametrize('words, says', [
+    (['-p', 'epochs', '2'], 'epochs=2'), (['-r', 'out_dir', '2024'], 'out_dir=2024'), (['-p'], 'NAME=VALUE'),
+    (['-p', 'epochs'], 'epochs=VALUE')])
+def test_papermills_options_are_answered_in_ours(words, says):
+    with pytest.raises(SystemExit, match=f'parameters are written name=value, without spaces: {says}$'): command(['train', *words])
+
+
+def test_an_unfinished_notebook_of_papermills_is_no_obstacle(tmp_path):
+    by = lambda path: (tmp_path / 'compare.ipynb').write_text(json.dumps(dict(metadata=dict(papermill=dict(input_path=path)))))
+    by('nbs/compare.ipynb')
+    assert _check_report(tmp_path / 'compare.ipynb', 'compare') is None
+    by('mine.ipynb')
+    with pytest.raises(ValueError, match='is not of a run'): _check_report(tmp_path / 'compare.ipynb', 'compare')
