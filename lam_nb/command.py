@@ -39,7 +39,7 @@ def _check_written(given, known):
     for i, text in enumerate(given):
         name, equals, value = text.partition('=')
         rest = [word for word in given[i + 1:] if word != '=']
-        if text in ('-p', '-r') and rest: name, *rest = rest                               # papermill's
+        if text in ('-p', '-r'): name, *rest = rest or ['']                               # papermill's
         plain = name.lstrip('-').replace('-', '_')
         is_option, is_name = text.startswith('-'), not equals and plain in known and not Path(text).is_file()
         if not is_option and not is_name and text != '=': continue
