@@ -37,20 +37,23 @@ def save_figure(
 ) -> Path: # the PNG
     "Saves a figure as PNG, SVG and PDF; the text of SVG and PDF stays text."
     path = Path(path).with_suffix('.png')
-    with _laid_out(fig) as box, matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
+    with _laid_out(fig, dpi) as box, matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
         for ending in _ENDINGS:
             with atomic_path(path.with_suffix(ending)) as part: fig.savefig(part, dpi=dpi, bbox_inches=box)
         if show: display({'image/png': b64encode(_shown(fig, box)).decode()}, raw=True)
     return path
 
 @contextmanager
-def _laid_out(fig):
-    "Lays a figure out once for every format; gives the box that holds all of it, as wide as it was drawn."
-    engine = fig.get_layout_engine()
+def _laid_out(fig, dpi):
+    """Lays a figure out once for every format; gives the box that holds all of it, as wide as it was drawn.
+    Few dots an inch would not do: letters that are fitted to them have other widths."""
+    engine, own = fig.get_layout_engine(), fig.dpi
+    fig.dpi = max(dpi, 300)
     fig.draw_without_rendering()
     pads = engine.get() if isinstance(engine, ConstrainedLayoutEngine) else {}
     pad = matplotlib.rcParams['savefig.pad_inches']
-    box = fig.get_tightbbox().padded(pads.get('w_pad', pad), pads.get('h_pad', pad))
+    box = fig.get_tightbbox().padded(pads.get('w_pad', pad), pads.get('h_pad', pad)).frozen()
+    fig.dpi = own
     with matplotlib.rc_context({'figure.autolayout': False, 'figure.constrained_layout.use': False}):
         fig.set_layout_engine(None)                    # with any other, each format would be drawn twice
         try: yield box

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lam_nb import figures
 from lam_nb.reports import made_up_note, save_figure, save_listed, write_report
 from lam_nb.runs import write_json
 
@@ -226,3 +227,11 @@ def test_the_samples_numbers_are_said_to_be_made_up(tmp_path):
     (sample / 'sample.json').write_text('{}')
     assert made_up_note(real) == made_up_note() == made_up_note(tmp_path / 'gone') == ''
     assert made_up_note(sample) == made_up_note(real, sample) == 'Made-up data (drawn heads): these numbers say nothing about Ego4D.'
+
+
+def test_nothing_of_a_saved_figure_is_cut_off(tmp_path):
+    "Letters have other widths with few dots an inch, for which a figure was once laid out."
+    table = pd.DataFrame(dict(value=[.989, .98], low=[.742, .592], high=[.999, .998], note=''), index=['mAP', 'AP_looking'])
+    with Image.open(save_figure(figures.intervals(table), tmp_path / 'intervals.png')) as image: pixels = np.asarray(image.convert('L'))
+    edges = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
+    assert all((edge == 255).all() for edge in edges) and pixels.min() < 100
