@@ -1,5 +1,6 @@
 "What several test files share: a tiny sample data set with its face store, and where other data may lie."
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,6 +8,9 @@ from pathlib import Path
 
 if not os.environ.get('LAM_NB_TEST_GPU'):          # set by `make test-gpu`
     os.environ['CUDA_VISIBLE_DEVICES'] = ''        # the same tests on every machine: several processes need several GPUs, or none
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # a shell's background jobs and their children ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
