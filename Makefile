@@ -65,13 +65,13 @@ demo: env  ## sample data -> face store -> trained model -> reports for val and 
 	$(call run,compare,compare,runs=$(VAL)$(COMMA)$(DEMO)/evaluate-flip)
 	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
 
-SMALL := train_clips=4, val_clips=3, test_clips=1, seconds=2
+SMALL := train_clips=3, val_clips=2, test_clips=1, seconds=2
 quick: DEMO := outputs/quick
 quick: env  ## a smoke run in under three minutes: a few seconds of sample data, two epochs, reports in outputs/quick
 	@rm -rf $(DEMO)
 	@$(BIN)/python -c "from lam_nb.sample import make_sample; make_sample('data/quick', $(SMALL), progress=False)"
 	$(call run,prepare,prepare,data_dir=data/quick)
-	$(call run,train,train,data_dir=data/quick epochs=2 train_stride=6 batch_size=16)
+	$(call run,train,train,data_dir=data/quick epochs=2 train_stride=8 batch_size=16)
 	$(call run,evaluate,evaluate,data_dir=data/quick checkpoint=$(BEST))
 	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate)
 	@echo 'This was a smoke run: it shows that everything works here. Two epochs on a few seconds teach a model nothing; make demo does.'
