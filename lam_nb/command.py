@@ -39,6 +39,7 @@ def _check_written(given, known):
     for i, text in enumerate(given):
         name, equals, value = text.partition('=')
         rest = [word for word in given[i + 1:] if word != '=']
+        if text == '-f': raise ValueError(f'-f: a recipe is given by its path alone: {[*rest, "FILE"][0]}')
         if text in ('-p', '-r'): name, *rest = rest or ['']                               # papermill's
         plain = name.lstrip('-').replace('-', '_')
         is_option, is_name = text.startswith('-'), not equals and plain in known and not Path(text).is_file()
@@ -117,7 +118,8 @@ def command(
         notebook, report, parameters = checked_run(name, given)
         _check_report(report, name)
         report.parent.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as e: sys.exit(str(e))
+    except OSError as e: sys.exit(f'{e.filename or name}: {e.strerror or e}; choose another file or out_dir')
+    except ValueError as e: sys.exit(str(e))
     print(f'{name}: the executed notebook will be {report} (until its end {_partial(report).name})', flush=True)
     _execute(notebook, report, parameters)
 

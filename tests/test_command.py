@@ -205,7 +205,8 @@ def test_a_refused_run_leaves_the_notebook_of_a_finished_one(tmp_path, capfd):
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(SystemExit, match='file'): command(['train', f'out_dir={tmp_path / "file/run"}'])
+    for place in ('file', 'file/run'):
+        with pytest.raises(SystemExit, match=f'{place}: .*another file or out_dir'): command(['train', f'out_dir={tmp_path / place}'])
     with pytest.raises(SystemExit, match='too long'): command(['train', 'x' * 300])
 
 
@@ -238,6 +239,10 @@ def test_aliases_of_a_recipe_take_no_memory_and_merge_keys_work(tmp_path):
     (['-p', 'epochs'], 'epochs=VALUE')])
 def test_papermills_options_are_answered_in_ours(words, says):
     with pytest.raises(SystemExit, match=f'parameters are written name=value, without spaces: {says}$'): command(['train', *words])
+
+
+def test_a_recipe_is_given_by_its_path():
+    with pytest.raises(SystemExit, match='a recipe is given by its path alone: mine.yaml'): command(['train', '-f', 'mine.yaml'])
 
 
 def test_an_unfinished_notebook_of_papermills_is_no_obstacle(tmp_path):
