@@ -48,12 +48,13 @@ def _laid_out(fig, dpi):
     """Lays a figure out once for every format; gives the box that holds all of it, as wide as it was drawn.
     Few dots an inch would not do: letters that are fitted to them have other widths."""
     engine, own = fig.get_layout_engine(), fig.dpi
-    fig.dpi = max(dpi, 300)
-    fig.draw_without_rendering()
     pads = engine.get() if isinstance(engine, ConstrainedLayoutEngine) else {}
     pad = matplotlib.rcParams['savefig.pad_inches']
-    box = fig.get_tightbbox().padded(pads.get('w_pad', pad), pads.get('h_pad', pad)).frozen()
-    fig.dpi = own
+    try:
+        fig.dpi = max(dpi, 300)
+        fig.draw_without_rendering()
+        box = fig.get_tightbbox().padded(pads.get('w_pad', pad), pads.get('h_pad', pad)).frozen()
+    finally: fig.dpi = own
     with matplotlib.rc_context({'figure.autolayout': False, 'figure.constrained_layout.use': False}):
         fig.set_layout_engine(None)                    # with any other, each format would be drawn twice
         try: yield box
