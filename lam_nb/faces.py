@@ -22,9 +22,8 @@ import pyarrow.compute as pc
 from .runs import atomic_folder, atomic_path, write_json
 from .text_files import shown_text
 from .foreign_files import (
-    _files_hash, _files_state, _is_hidden, _printable, unpack, visible_files)
+    _file_bytes, _files_hash, _files_state, _is_hidden, _printable, decode_image, unpack, visible_files)
 from .annotations import check_id
-from .videos import _file_bytes, decode_image
 
 # %% ../nbs/16_faces.ipynb #crop-face
 def crop_face(

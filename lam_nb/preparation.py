@@ -18,12 +18,13 @@ from joblib import Parallel, delayed
 
 from .runs import Progress, moved_names, remove_leftovers
 from .processes import peak_mb
-from .foreign_files import _files_hash, _files_state, visible_files
+from .foreign_files import (
+    _file_bytes, _files_hash, _files_state, _frame_sizes, decode_image, visible_files)
 from .settings import PrepareSettings
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
-    VIDEO_ENDINGS, _file_bytes, _frame_sizes, _video_fault, cut_clip, decode_image, extract_frames,
-    extract_wave, find_videos, folder_frames, frame_files, video_frames)
+    VIDEO_ENDINGS, _video_fault, cut_clip, extract_frames, extract_wave, find_videos, folder_frames,
+    frame_files, video_frames)
 from .faces import (
     MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _known_hash, _note_touched, _size_notes, _test_faces,
     challenge_root, crop_face, encode_face, note_unavailable, store_path, write_store)

@@ -380,11 +380,13 @@ def preparation_sections(
     return [section for part in parts for section in part(run)]
 
 # %% ../nbs/34_preparation_report.ipynb #preparation-facts
+_CLIPS = 439                                       # of train and val; those of the challenge come as crops
+
 def _hours_for_ego4d(run):
     "Hours for all clips of train and val at this rate; None where the time is of other work too."
     s, new, rate = run.settings, run.with_status('made'), _rates(run).get('frames_per_s')
     only_cutting = s.download == 'none' and 'test' not in s.splits and len(new) == len(run.made)
-    return 439 * 9000 / rate / 3600 if only_cutting and rate and not run.is_sample else None
+    return _CLIPS * 9000 / rate / 3600 if only_cutting and rate and not run.is_sample else None
 
 def preparation_facts(
     run: Preparation, # with its clips made

@@ -128,12 +128,12 @@ class Stopped(Exception):
     def _render_traceback_(self): return [f'{self}']                       # IPython asks for it
 
 @contextmanager
-def _kept_when_stopped(what, resume=True):
-    "An interruption of the work inside becomes `Stopped`; `what` is kept, in words: with `resume` it goes on."
+def _kept_when_stopped(what, then='to go on'):
+    "An interruption of the work inside becomes `Stopped`: what is kept; how the same command goes on."
     try: yield
     except KeyboardInterrupt:
         how = 'run this cell again' if _in_lab() else 'the same command again'
-        raise Stopped(f'stopped; {what} kept: {how}{" with resume = true" * (not resume)} to go on') from None
+        raise Stopped(f'stopped; {what} kept: {how} {then}') from None
 
 @contextmanager
 def _plain_stops():

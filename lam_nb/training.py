@@ -433,7 +433,8 @@ def _validation(run, progress, *how):
     "The metrics of an epoch that is validated, else None."
     if not run.validates: return None
     what = f'epoch {run.epoch + 1}, trained and not validated, is'
-    with progress.aside('validating'), _kept_when_stopped(what, run.settings.resume): return validate(run, *how)
+    then = 'to go on' if run.settings.resume else 'with resume = true to go on'
+    with progress.aside('validating'), _kept_when_stopped(what, then): return validate(run, *how)
 
 def _tell_waiting(run, device):
     "Says it on rank 0, once, after an epoch that was long enough to tell."

@@ -17,10 +17,11 @@ import pytest
 from PIL import Image
 
 from lam_nb.annotations import load_faces
+from lam_nb.foreign_files import _frame_sizes, decode_image
 from lam_nb.faces import ClipFaces, challenge_root, decode_face, store_path, unpack_crops
 from lam_nb.preparation import PrepareSettings, find_source, prepare_clip, prepare_faces, split_faces
 from lam_nb.preparation_report import Preparation, make_faces, read_faces
-from lam_nb.videos import _frame_sizes, decode_image, extract_frames, folder_frames, frame_files, video_frames
+from lam_nb.videos import extract_frames, folder_frames, frame_files, video_frames
 
 rng = np.random.default_rng(0)
 PICTURE = cv2.resize(rng.integers(0, 256, (20, 30, 3), np.uint8), (224, 224), interpolation=cv2.INTER_CUBIC)

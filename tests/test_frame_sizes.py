@@ -10,10 +10,11 @@ import pytest
 
 from lam_nb.annotations import load_faces
 from lam_nb.data_checks import alignment
+from lam_nb.foreign_files import _frame_sizes
 from lam_nb.faces import ClipFaces, fitted_boxes, store_path
 from lam_nb.preparation import PrepareSettings, Source, _rows_made_by, _size_notes, inputs_hash, prepare_faces
 from lam_nb.preparation_report import Preparation, alignment_sections
-from lam_nb.videos import _frame_sizes, extract_frames, video_frames
+from lam_nb.videos import extract_frames, video_frames
 
 
 def rescaled(video, target, factor):
