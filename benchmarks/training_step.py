@@ -16,7 +16,7 @@ from measure import in_turns, save, timed
 from torch import nn
 
 from lam_nb.batches import WindowData
-from lam_nb.devices import keep_memory
+from lam_nb.processes import keep_memory
 from lam_nb.models import normalise
 from lam_nb.training import TrainSettings, new_run, train_step
 

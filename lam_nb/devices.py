@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['usable_gpus', 'choose_device', 'chosen_precision', 'half_type', 'autocast', 'set_arithmetic', 'no_trials', 'run_line',
-           'worker_count', 'keep_memory', 'out_of_memory', 'fitting_size', 'fitting_batch']
+           'worker_count', 'out_of_memory', 'fitting_size', 'fitting_batch']
 
 # %% ../nbs/03_devices.ipynb #imports
-import ctypes, os, re, shutil, warnings
+import os, re, shutil, warnings
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -176,13 +176,6 @@ def worker_count(
     "How many loader processes that is, for one training process."
     if num_workers != 'auto': return num_workers
     return max(1, min(8, core_count() - 1)) if device.type == 'cuda' else 1
-
-# %% ../nbs/03_devices.ipynb #keep-memory
-def keep_memory() -> bool: # whether the C library could be told (glibc)
-    "Lets this process keep the memory that it frees, for what it needs next: it stays as large as it ever was."
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    no_maps, no_trim = (-4, 0), (-1, 2**31 - 1)                # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-    return bool(mallopt and mallopt(*no_maps) and mallopt(*no_trim))
 
 # %% ../nbs/03_devices.ipynb #oom
 def out_of_memory(

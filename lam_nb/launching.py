@@ -22,13 +22,14 @@ from torch.nn.parallel import DistributedDataParallel
 from .runs import (
     Progress, _in_kernel, _recipe_files, atomic_path, check_parameters, data_folders, project_path,
     read_recipe, write_json)
-from .processes import (
-    PATIENCE, Stopped, _check_launch, core_count, first_machine, gather_values, launch, rank_and_size)
+from lam_nb.processes import (
+    PATIENCE, Stopped, _check_launch, core_count, first_machine, gather_values, keep_memory, launch,
+    rank_and_size)
 from .folders import (
     _begin_list, _check_unused, check_folder, claim_folder, end_run, release_folder, start_run)
 from .settings import TrainSettings, _toy_note
 from .devices import (
-    choose_device, chosen_precision, keep_memory, run_line, set_arithmetic, usable_gpus, worker_count)
+    choose_device, chosen_precision, run_line, set_arithmetic, usable_gpus, worker_count)
 from .data_checks import stored_clips, warn_of_shared
 from .faces import ClipFaces, store_path
 from .windows import FaceWindows, check_stores

@@ -7,7 +7,7 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
            'prepare_clip', 'split_faces', 'share_clips', 'prepare_faces', 'write_for_others']
 
 # %% ../nbs/17_preparation.ipynb #imports
-import glob, hashlib, json, os, tempfile, time
+import glob, hashlib, json, multiprocessing, os, tempfile, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from .runs import Progress, moved_names, remove_leftovers
-from .processes import peak_mb
+from .processes import keep_memory, peak_mb
 from .foreign_files import (
     _file_bytes, _files_hash, _files_state, _frame_sizes, decode_image, visible_files)
 from .settings import PrepareSettings
@@ -326,6 +326,7 @@ def _is_served(faces_dir, uid, settings):
 def _prepare_group(data_dir, faces_dir, clips, settings, siblings=(), lost=''):
     """Prepares clips that share a video: what `prepare_clip` returns, a list.
     `siblings`: all clips of the video; `lost`: why its download failed."""
+    if multiprocessing.parent_process(): keep_memory()           # a process of joblib's
     results = [prepare_clip(data_dir, faces_dir, split, faces, settings, of) for split, faces, of in clips]
     for r in results:
         if lost and r['status'] == 'failed': r['reason'] = lost

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'split_work', 'process_count', 'core_count', 'rank_and_size', 'gather_values', 'any_process', 'Background',
-           'stop_requests', 'Stopped', 'launch', 'first_machine', 'peak_mb']
+           'stop_requests', 'Stopped', 'launch', 'first_machine', 'peak_mb', 'keep_memory']
 
 # %% ../nbs/01_processes.ipynb #imports
-import hashlib, os, re, signal, tempfile, threading
+import ctypes, hashlib, os, re, signal, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -315,3 +315,10 @@ def peak_mb() -> float: # MB; NaN without /proc
     "The most memory that this process has taken. (`ru_maxrss` begins with that of the process it came from.)"
     try: return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 1e3
     except (OSError, TypeError): return float('nan')
+
+# %% ../nbs/01_processes.ipynb #keep-memory
+def keep_memory() -> bool: # whether the C library could be told (glibc)
+    "Lets this process keep the memory that it frees, for what it needs next: it stays as large as it ever was."
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    no_maps, no_trim = (-4, 0), (-1, 2**31 - 1)                # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    return bool(mallopt and mallopt(*no_maps) and mallopt(*no_trim))
