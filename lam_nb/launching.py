@@ -48,7 +48,7 @@ def train_windows(
     "The windows to train on; ValueError if there are none."
     (data_dir, faces_dir), model = data_folders(settings), model or model_for(settings)
     size, clips = settings.image_size or model.size, stored_clips(data_dir, faces_dir, 'train')
-    windows = FaceWindows(faces_dir, clips, settings.train_stride, size, length=model.window)
+    windows = FaceWindows(faces_dir, clips, settings.train_stride, size, model.window)
     if not len(windows):
         raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; '
                          'check the split list')
@@ -253,6 +253,7 @@ def _set_algorithms(settings):
     "Which algorithms PyTorch may choose in this process."
     set_arithmetic(settings.precision)
     torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.chunk > 1: torch.backends.cudnn.benchmark = False          # no two batches have as many faces
     if settings.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

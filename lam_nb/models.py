@@ -19,8 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torchvision.models import ResNet18_Weights
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from .runs import atomic_path, project_path
 from .checkpoints import _plain_keys, read_checkpoint
@@ -58,25 +56,35 @@ class FaceModel(nn.Module):
     mean, std = IMAGENET                                               # of its pixels: see `normalise`
 
     def forward(self,
-        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them
+        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them; with `index` faces (N, 3, H, W)
+        index: torch.Tensor | None = None, # (B, T) int64: which of the faces make each window
     ) -> torch.Tensor: # (B, 2) logits
         "Logits of whole windows."
+        if index is not None: return self._classify(self.features(windows)[index])
         if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')
         features = self.features(windows.flatten(0, 1))                # (B * T, 3, H, W) -> (B * T, D)
-        with torch.autocast(features.device.type, enabled=False):      # float32 from here: see 03_devices
-            return self.classify(features.float().unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
+        return self._classify(features.unflatten(0, windows.shape[:2]))
+
+    def _classify(self, features):
+        "(B, T, D) -> (B, 2), in float32: see 03_devices."
+        with torch.autocast(features.device.type, enabled=False): return self.classify(features.float())
 
 # %% ../nbs/21_models.ipynb #backbone
-class FaceBackbone(ResNet):
+class FaceBackbone(nn.Module):
     "ResNet-18 that ends in `fc1`, ReLU, `fc2`: faces (N, 3, H, W) -> (N, 256)."
     def __init__(self):
-        super().__init__(BasicBlock, [2, 2, 2, 2])
-        self.fc = nn.Identity()  # the parent's classifier; it has no weights now, so no keys
+        super().__init__()
+        from torchvision.models import resnet18       # takes seconds to import: who makes a model waits
+        for name, part in resnet18().named_children():
+            if name != 'fc': self.add_module(name, part)                # all but the classifier, by their names
         self.fc1, self.fc2 = nn.Linear(512, 1000), nn.Linear(1000, 256)
 
-    def forward(self, faces): return self.fc2(F.relu(self.fc1(super().forward(faces))))  # (N, 512) -> (N, 256)
+    def forward(self, faces):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(faces))))                     # (N, 64, H / 4, W / 4)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))                  # (N, 512, H / 32, W / 32)
+        return self.fc2(F.relu(self.fc1(self.avgpool(x).flatten(1))))                # (N, 512) -> (N, 256)
 
 # %% ../nbs/21_models.ipynb #baseline
 class BaselineLSTM(FaceModel):
@@ -367,7 +375,7 @@ def _does_not_fit(path, model, total, why, match):
                    "torchvision's ResNet-18. For another architecture: match='shapes' takes what fits.")
 
 # %% ../nbs/21_models.ipynb #load-imagenet
-_IMAGENET = ResNet18_Weights.IMAGENET1K_V1.url  # .../resnet18-f37072fd.pth; f37072fd begins its SHA-256
+_IMAGENET = 'https://download.pytorch.org/models/resnet18-f37072fd.pth'     # f37072fd begins its SHA-256
 
 def _downloaded():
     "ImageNet's ResNet-18 in torch's cache, downloaded if it is not there."

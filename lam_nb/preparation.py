@@ -9,6 +9,7 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
 # %% ../nbs/17_preparation.ipynb #imports
 import glob, hashlib, json, multiprocessing, os, tempfile, time
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -404,11 +405,25 @@ def _note(faces_dir, results):
     try: note_unavailable(faces_dir, {r['clip_uid']: r['reason'] for r in results})
     except OSError as e: print(f'the list of unavailable clips cannot be written: {e}')
 
-def _run(jobs, groups, faces_dir, workers):
-    "Runs the jobs in parallel; one row per clip, in the order of `groups`."
+def _is_kept(clip, data_dir, faces_dir, settings):
+    "Whether a clip's store was made with these settings, of files that nobody has touched."
+    split, table, origin = clip
+    uid = table.clip_uid.iloc[0]
+    try:
+        about = ClipFaces(store_path(faces_dir, uid)).about
+        files = _source_files(_clip_source(data_dir, uid, split, settings, origin))
+        same = about['fingerprint'] == inputs_hash(table, settings)
+        return same and about['files_state'] == _files_state(files)
+    except (OSError, ValueError, TypeError, KeyError): return False
+
+def _run(jobs, groups, faces_dir, workers, kept):
+    "Runs the jobs, after the first `kept` of them in parallel; one row per clip, in the order of `groups`."
     here, results = [table for clips in groups.values() for _, table, _ in clips], []
+    first = (work(*args, **options) for work, args, options in islice(jobs, kept))
+    parallel = Parallel(min(workers, len(groups)) or -1, return_as='generator_unordered')
+    rest = (done for _ in range(kept < len(groups)) for done in parallel(jobs))        # for none no process
     with Progress(sum(map(len, here)), 'preparing', 'faces') as progress:
-        for done in Parallel(min(workers, len(groups)) or -1, return_as='generator_unordered')(jobs):
+        for done in chain(first, rest):
             results += done
             _note(faces_dir, done)
             progress.update(sum(r['faces'] for r in done), f'{len(results)} of {len(here)} clips')
@@ -436,8 +451,10 @@ def prepare_faces(
                                     f'there are {len(clips)} in all; use fewer shards')
     _make_ready(faces_dir, data_dir)
     note_unavailable(faces_dir, dict.fromkeys(without_faces, NO_FACES))
-    jobs = _jobs(groups, data_dir, faces_dir, settings, _siblings(origins))
-    return _run(jobs, groups, faces_dir, settings.workers)
+    how, quick = (data_dir, faces_dir, settings), settings.download == 'none' and not settings.also_write
+    kept = {uid: of for uid, of in groups.items() if quick and all(_is_kept(clip, *how) for clip in of)}
+    jobs = _jobs(kept | groups, *how, _siblings(origins))                          # those first
+    return _run(jobs, groups, faces_dir, settings.workers, len(kept))
 
 # %% ../nbs/17_preparation.ipynb #write-for-others
 def write_for_others(

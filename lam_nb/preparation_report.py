@@ -21,9 +21,8 @@ from . import figures
 from .runs import (
     _cpu_name, _version, atomic_path, data_folders, duration, project_path, write_json)
 from .processes import _kept_when_stopped, core_count
-from .folders import check_folder, claim_folder, end_run, release_folder, start_run
+from .folders import check_folder, claim_folder, end_run, release_folder, run_name, start_run
 from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
-from .checkpoints import run_name
 from .annotations import annotation_file, split_clips
 from .sample import make_sample
 from .preparation import STORED, PrepareSettings, clip_origins, find_source, prepare_faces, split_faces

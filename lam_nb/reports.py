@@ -20,6 +20,7 @@ import matplotlib
 import pandas as pd
 from IPython.display import display
 from markupsafe import Markup
+from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
@@ -39,7 +40,8 @@ def save_figure(
     path = Path(path).with_suffix('.png')
     with _laid_out(fig, dpi) as box, matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42}):
         for ending in _ENDINGS:
-            with atomic_path(path.with_suffix(ending)) as part: fig.savefig(part, dpi=dpi, bbox_inches=box)
+            with atomic_path(path.with_suffix(ending)) as part, _images_as_they_are(fig, ending != '.png'):
+                fig.savefig(part, dpi=dpi, bbox_inches=box)
         if show: display({'image/png': b64encode(_shown(fig, box)).decode()}, raw=True)
     return path
 
@@ -59,6 +61,17 @@ def _laid_out(fig, dpi):
         fig.set_layout_engine(None)                    # with any other, each format would be drawn twice
         try: yield box
         finally: fig.set_layout_engine(engine)
+
+@contextmanager
+def _images_as_they_are(fig, wanted):
+    "Where wanted, images are drawn with the pixels that they have: SVG and PDF keep those, and are smaller."
+    images = fig.findobj(AxesImage) if wanted else []
+    before = [image.get_interpolation() for image in images]
+    try:
+        for image in images: image.set_interpolation('none')
+        yield
+    finally:
+        for image, kind in zip(images, before): image.set_interpolation(kind)
 
 def _shown(fig, box):
     "The PNG that a notebook shows, in the figure's own dpi, whatever backend MPLBACKEND names."

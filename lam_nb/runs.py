@@ -404,9 +404,14 @@ def _version(name):
 _PACKAGES = ['lam_nb', 'torch', 'torchvision', 'av', 'numpy', 'pandas', 'pyarrow', 'opencv-python-headless',
              'scikit-learn', 'papermill']
 
+def _gpus():
+    "Names of the GPUs. PyTorch takes seconds to import: where nothing needs it and there is no driver, none."
+    if 'torch' not in sys.modules and not _driver(): return []
+    import torch
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
 def provenance() -> dict: # commit, dirty, versions, machine, time: plain values for JSON
     "Code, versions and machine of this process."
-    import torch
     known = _git('ls-files', '.')                 # '' in a repository that holds something else
     commit = _git('rev-parse', 'HEAD') if known else None
     changes = _git('status', '--short', '.') if known else None
@@ -414,7 +419,7 @@ def provenance() -> dict: # commit, dirty, versions, machine, time: plain values
         commit=commit, dirty=None if changes is None else bool(changes),
         python=platform.python_version(), versions={name: _version(name) for name in _PACKAGES},
         system=platform.platform(), cpu=_cpu_name(), cores=len(os.sched_getaffinity(0)),
-        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        gpus=_gpus(),
         **(dict(driver=_driver()) if _driver() else {}),
         started=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 

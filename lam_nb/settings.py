@@ -70,7 +70,6 @@ def _unknown_model(name, registry):
 # %% ../nbs/09_settings.ipynb #train-settings
 class TrainSettings(Settings):
     "Parameters of train.ipynb."
-    # data and model
     data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
     faces_dir: str | None = None                        # face store; None: <data_dir>/faces
     out_dir: str = 'outputs/train'                      # the run's folder; several machines share it
@@ -93,6 +92,7 @@ class TrainSettings(Settings):
     label_smoothing: float = Field(0., ge=0, lt=1)      # fraction of a label that is split over both classes
     weights: tuple[PositiveFloat, PositiveFloat] | Literal['auto'] = (0.136, 0.864)  # of classes 0, 1
     sampling: Literal['all', 'balanced'] = 'all'        # balanced: half of an epoch's windows are looking
+    chunk: int = Field(1, ge=1)                         # neighbouring windows that share faces in a batch
     freeze_trunk: bool = False                          # the backbone's convolutions and batch norms stay
     # augmentation, of a window as a whole, on the device
     flip: bool = True                                   # mirror half of the windows (evaluate's is another)

@@ -27,7 +27,7 @@ from .settings import TrainSettings
 from .devices import chosen_precision, fitting_batch, half_type, out_of_memory, worker_count
 from .faces import ClipFaces, store_path
 from .models import (
-    freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
+    FaceModel, freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
 from .inference import predict
 from .evaluation import best_epochs, lam_metrics, score_loss
 from .batches import TrainingData, check_finite, more_workers, stores_hash
@@ -103,6 +103,9 @@ def model_for(
     if model.size and settings.image_size not in (None, model.size):
         raise ValueError(f'{settings.model} takes crops of {model.size} pixels, image_size is '
                          f'{settings.image_size}: use image_size = {model.size} or null')
+    if settings.chunk > 1 and type(model).forward is not FaceModel.forward:
+        raise ValueError(f'chunk = {settings.chunk} needs the forward of FaceModel, which takes faces and an '
+                         f'index; {settings.model} has its own: use chunk = 1')
     if settings.freeze_trunk: freeze_backbone(model)
     return model
 

@@ -17,9 +17,8 @@ import pandas as pd
 
 from . import figures
 from .runs import data_folders, duration
-from .folders import end_run
+from .folders import end_run, run_name
 from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
-from .checkpoints import run_name
 from .data_checks import stored_clips
 from .windows import FaceWindows
 from .training import TrainSettings
