@@ -88,6 +88,7 @@ class Torchvision(FaceWindows):
         for i, (clip, row) in enumerate(zip(np.repeat(self.clip[items], 7), self.rows[items].ravel())):
             data = torch.frombuffer(bytearray(self.stores[clip].image(row)), dtype=torch.uint8)
             faces[i] = decode_jpeg(data).permute(1, 2, 0).numpy()
+        return images[:len(items)]
 
 
 def threads(windows, args, batches) -> int:

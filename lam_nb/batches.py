@@ -8,7 +8,7 @@ __all__ = ['window_loss', 'class_weights', 'check_validation', 'epoch_order', 'e
            'data_hash', 'WindowData', 'more_workers', 'check_finite']
 
 # %% ../nbs/25_batches.ipynb #imports
-import hashlib, json, math
+import copy, hashlib, json, math
 from typing import Iterable, Protocol, runtime_checkable
 
 import numpy as np
@@ -294,7 +294,8 @@ class WindowData:
         weights: list[float], # of not looking and looking, as `class_weights` gives them
         device: torch.device, # of the model
     ):
-        self.windows, self.settings, self.device = windows, settings, device
+        self.windows, self.settings, self.device = copy.copy(windows), settings, device
+        if settings.chunk > 1: self.windows.once = True
         self.weights = np.float32(weights).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
 
@@ -308,7 +309,6 @@ class WindowData:
 
     def load(self, batches):
         workers = worker_count(self.settings.num_workers, self.device)
-        self.windows.once = self.settings.chunk > 1
         return window_batches(self.windows, batches, workers, self.device)
 
     def loss(self, model, batch, key):

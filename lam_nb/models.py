@@ -60,7 +60,7 @@ class FaceModel(nn.Module):
         index: torch.Tensor | None = None, # (B, T) int64: which of the faces make each window
     ) -> torch.Tensor: # (B, 2) logits
         "Logits of whole windows."
-        if index is not None: return self._classify(self.features(windows)[index])
+        if index is not None: return self._classify(self.features(windows).float()[index])   # gradients add up
         if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')

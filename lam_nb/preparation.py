@@ -410,10 +410,11 @@ def _is_kept(clip, data_dir, faces_dir, settings):
     split, table, origin = clip
     uid = table.clip_uid.iloc[0]
     try:
-        about = ClipFaces(store_path(faces_dir, uid)).about
-        files = _source_files(_clip_source(data_dir, uid, split, settings, origin))
-        same = about['fingerprint'] == inputs_hash(table, settings)
-        return same and about['files_state'] == _files_state(files)
+        store = ClipFaces(store_path(faces_dir, uid))
+        source, about = _clip_source(data_dir, uid, split, settings, origin), store.about
+        if about['files_state'] != _files_state(_source_files(source)): return False     # all would be read
+        mark = _source_hash(source, store, about)['source_mark']
+        return _is_current(store, inputs_hash(table, settings), mark, settings)
     except (OSError, ValueError, TypeError, KeyError): return False
 
 def _run(jobs, groups, faces_dir, workers, kept):

@@ -62,22 +62,28 @@ def _laid_out(fig, dpi):
         try: yield box
         finally: fig.set_layout_engine(engine)
 
+def _shown(fig, box):
+    "The PNG that a notebook shows, in the figure's own dpi, whatever backend MPLBACKEND names."
+    png = BytesIO()
+    fig.savefig(png, format='png', bbox_inches=box)
+    return png.getvalue()
+
+# %% ../nbs/04_reports.ipynb #own-pixels
+def _is_enlarged(image, fig):
+    "Whether a plain image has fewer pixels than 300 dots an inch."
+    if type(image) is not AxesImage or image.get_interpolation() not in ('auto', 'antialiased'): return False
+    return image.get_array().shape[1] < image.get_window_extent().width / fig.dpi * 300
+
 @contextmanager
 def _images_as_they_are(fig, wanted):
-    "Where wanted, images are drawn with the pixels that they have: SVG and PDF keep those, and are smaller."
-    images = fig.findobj(AxesImage) if wanted else []
+    "Where wanted, images that are drawn large keep the pixels that they have: SVG and PDF are smaller."
+    images = [image for image in fig.findobj(AxesImage) if wanted and _is_enlarged(image, fig)]
     before = [image.get_interpolation() for image in images]
     try:
         for image in images: image.set_interpolation('none')
         yield
     finally:
         for image, kind in zip(images, before): image.set_interpolation(kind)
-
-def _shown(fig, box):
-    "The PNG that a notebook shows, in the figure's own dpi, whatever backend MPLBACKEND names."
-    png = BytesIO()
-    fig.savefig(png, format='png', bbox_inches=box)
-    return png.getvalue()
 
 # %% ../nbs/04_reports.ipynb #save-listed
 def save_listed(

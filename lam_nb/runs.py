@@ -405,8 +405,9 @@ _PACKAGES = ['lam_nb', 'torch', 'torchvision', 'av', 'numpy', 'pandas', 'pyarrow
              'scikit-learn', 'papermill']
 
 def _gpus():
-    "Names of the GPUs. PyTorch takes seconds to import: where nothing needs it and there is no driver, none."
-    if 'torch' not in sys.modules and not _driver(): return []
+    "Names of the GPUs. PyTorch takes seconds to import: where nothing needs it, no driver means none."
+    signs = (Path('/dev') / name for name in ('nvidia0', 'dxg', 'kfd'))       # dxg: Windows' Linux; kfd: AMD
+    if 'torch' not in sys.modules and not _driver() and not any(sign.exists() for sign in signs): return []
     import torch
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 

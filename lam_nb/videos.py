@@ -9,7 +9,7 @@ __all__ = ['VIDEO_ENDINGS', 'video_frames', 'find_videos', 'frame_files', 'folde
 # %% ../nbs/15_videos.ipynb #imports
 import glob, math, re, wave
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -147,15 +147,21 @@ def _units(data, size):
     return units if at == len(data) + size else []               # none: the packet is damaged
 
 def _look_h264(data, size):
-    "(a decoder can begin here, no other frame needs it, it holds settings of the decoder); None: no frame."
+    "(a decoder can begin here, no other frame needs it, the settings it holds); None: no frame."
     units = _units(data, size)
     kinds, frames = {unit & 31 for unit in units}, [unit for unit in units if 1 <= unit & 31 <= 5]
-    return (5 in kinds, not any(unit & 96 for unit in frames), bool({7, 8} & kinds)) if frames else None
+    return (5 in kinds, not any(unit & 96 for unit in frames), frozenset({7, 8} & kinds)) if frames else None
 
 def _look_hevc(data, size):
     "The same for HEVC."
     kinds = {unit >> 1 & 63 for unit in _units(data, size)}
-    return (bool({19, 20} & kinds), False, bool({32, 33, 34} & kinds)) if kinds and min(kinds) < 32 else None
+    settings = frozenset({32, 33, 34} & kinds)
+    return (bool({19, 20} & kinds), False, settings) if kinds and min(kinds) < 32 else None
+
+def _look_vp9(data):
+    "The same for VP9 (its bitstream format, 6.2); profile 3 has its bits elsewhere."
+    begins, profile = data[0] & 0b11001100 == 0b10000000, data[0] >> 4 & 3
+    return (begins, False, frozenset()) if profile < 3 else None
 
 def _look(stream):
     "A function that looks at a packet of this stream, as `_look_h264`; None if its codec is not known so well."
@@ -163,25 +169,26 @@ def _look(stream):
     sized = head[:1] == b'\x01' and len(head) > 22               # units with lengths, as in MP4 and Matroska
     if codec == 'h264' and sized: return lambda data: _look_h264(data, (head[4] & 3) + 1)
     if codec == 'hevc' and sized: return lambda data: _look_hevc(data, (head[21] & 3) + 1)
-    if codec == 'vp9': return lambda data: (data[0] & 0b11001100 == 0b10000000, False, False)    # a key frame
+    if codec == 'vp9': return _look_vp9
 
 # %% ../nbs/15_videos.ipynb #packet-table
 class _Odd(Exception):
     "Something in a file is not as `_wanted_frames` expects: everything is to be decoded."
 
 def _packet_table(container, stream, until):
-    """(n, 4) int64, a row for each packet in the order of decoding, to the first after `until` where a decoder
-    can begin: time, whether a decoder can begin, whether no other needs it, whether it is hidden."""
+    """(n, 4) int64, a row for each packet in the order of decoding, to the first that is decoded after `until`:
+    time, whether a decoder can begin there, whether no other needs it, whether it is hidden."""
     rows, settings, look = [], set(), _look(stream)
     if look is None: raise _Odd
     for packet in _packets(container, stream):
         if not packet.size: break                                # the end
-        seen = None if packet.pts is None or packet.is_corrupt else look(memoryview(packet))
+        late = packet.pts is None or packet.pts < (packet.pts if packet.dts is None else packet.dts)
+        seen = None if late or packet.is_corrupt else look(memoryview(packet))
         if seen is None or packet.has_sidedata('new_extradata'): raise _Odd
-        begins, unneeded, has_settings = seen
-        if begins or has_settings: settings.add((begins, has_settings))
+        begins, unneeded, held = seen
+        if begins or held: settings.add((begins, held))
         rows.append((packet.pts, begins, unneeded, packet.is_discard))
-        if begins and packet.pts > until: break
+        if packet.dts is not None and packet.dts > until: break  # what follows is shown still later
     table = np.array(rows, np.int64).reshape(-1, 4)
     order = np.argsort(table[:, 0], kind='stable')
     times, groups = table[order, 0], np.cumsum(table[:, 1])[order]
@@ -227,9 +234,9 @@ def _planned(path, wanted, zero):
 def _wanted_frames(path, wanted, zero):
     "Yields what `_shown` yields for frames at `wanted` positions, decoding what it must; or `_Odd`."
     import av
-    far, (keep, expected, spans) = _planned(path, wanted, zero)
-    expected = iter(expected)
     try:
+        far, (keep, expected, spans) = _planned(path, wanted, zero)
+        expected = iter(expected)
         with _open(path) as container:
             stream = _video_stream(container, path, err_detect='explode')
             _sought(container, stream, far)
@@ -262,13 +269,16 @@ def video_frames(
 
 def _frames_at(path, wanted, zero):
     "Yields (frame, at which of `wanted` it is visible), decoding no more than it must where that saves much."
-    done = 0
+    done = -1                                                    # the last position that was yielded
     if len(wanted) < .95 * (wanted[-1] - wanted[0] + 1):
         try:
-            for done, one in enumerate(_visible(_wanted_frames(path, wanted, zero), wanted), 1): yield one
+            for frame, here in _visible(_wanted_frames(path, wanted, zero), wanted):
+                done = here[-1]
+                yield frame, here
             return
         except _Odd: pass
-    yield from islice(_visible(_shown(path, int(wanted[0]), zero), wanted), done, None)
+    for frame, here in _visible(_shown(path, int(wanted[0]), zero), wanted):
+        if len(rest := here[here > done]): yield frame, rest
 
 def _visible(frames, wanted):
     "Of what `_shown` yields (frame, at which of `wanted` it is visible), up to the last of them."

@@ -7,7 +7,7 @@ __all__ = ['window_rows', 'check_stores', 'face_size', 'FaceWindows', 'face_runs
            'window_batches']
 
 # %% ../nbs/20_windows.ipynb #imports
-import mmap, signal
+import copy, mmap, signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,6 +86,17 @@ def face_size(
                          f'run prepare.ipynb with image_size={size}')
     return size or max(stored, default=0)
 
+# %% ../nbs/20_windows.ipynb #samples
+def _samples(store, number, stride, length):
+    "Numbers of clip and track, window rows (int32) and label of each sample row of a store."
+    reader = ClipFaces(store.path)       # is thrown away: tables of all clips need much memory
+    reader._file = store._file           # of the same file, also if it is being replaced
+    table = reader.table
+    track, frame = pd.factorize(table.track_id)[0], table.frame.to_numpy()
+    rows, keep = window_rows(track, frame, store.missing, store.black, length), sample_rows(table, stride)
+    clip, track = np.full(keep.sum(), number, np.int32), track[keep].astype(np.int32)
+    return clip, track, rows[keep].astype(np.int32), table.label.to_numpy()[keep]
+
 # %% ../nbs/20_windows.ipynb #dataset
 class FaceWindows:
     "Windows of the sample rows of some clips; item `i` or a list of items -> a batch (dict)."
@@ -108,7 +119,10 @@ class FaceWindows:
 
     def __len__(self): return len(self.clip)
 
-    def __getitem__(self, i: int): return {k: v[0] for k, v in self.__getitems__([i]).items()}
+    def __getitem__(self, i: int): # one window, also where batches hold each face once
+        plain = copy.copy(self)
+        plain.once = False
+        return {k: v[0] for k, v in plain.__getitems__([i]).items()}
 
     def __getitems__(self, items: list[int]): # images (B, T, size, size, 3) uint8 RGB; label, item (B,) int64
         room = np.empty((len(items), self.length, self.size, self.size, 3), np.uint8)
@@ -127,16 +141,6 @@ class FaceWindows:
             same = first.setdefault(face, i)                                        # where this face came first
             faces[i] = faces[same] if same < i else self.stores[face[0]].crop(face[1], self.size)
         return faces[:len(row)] if self.once else room[:len(items)]
-
-def _samples(store, number, stride, length):
-    "Numbers of clip and track, window rows (int32) and label of each sample row of a store."
-    reader = ClipFaces(store.path)       # is thrown away: tables of all clips need much memory
-    reader._file = store._file           # of the same file, also if it is being replaced
-    table = reader.table
-    track, frame = pd.factorize(table.track_id)[0], table.frame.to_numpy()
-    rows, keep = window_rows(track, frame, store.missing, store.black, length), sample_rows(table, stride)
-    clip, track = np.full(keep.sum(), number, np.int32), track[keep].astype(np.int32)
-    return clip, track, rows[keep].astype(np.int32), table.label.to_numpy()[keep]
 
 # %% ../nbs/20_windows.ipynb #face-runs
 def face_runs(

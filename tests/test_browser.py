@@ -113,8 +113,14 @@ def open_notebook(page, lab, name):
 
 def set_parameters(page, **values):
     "Types new values into the cell of parameters."
+    page.mouse.move(640, 450)
     for name, value in values.items():
-        page.locator('.jp-CodeCell .cm-line').filter(has_text=re.compile(f'^{name} = ')).click()
+        line = page.locator('.jp-CodeCell .cm-line').filter(has_text=re.compile(f'^{name} = '))
+        for _ in range(20):                              # the editor holds only the lines that are near the window
+            if line.count(): break
+            page.mouse.wheel(0, 150)
+            page.wait_for_timeout(100)
+        line.click()
         page.keyboard.press('Home')
         page.keyboard.press('Shift+End')
         page.keyboard.insert_text(f'{name} = {value}')

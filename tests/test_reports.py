@@ -235,3 +235,11 @@ def test_nothing_of_a_saved_figure_is_cut_off(tmp_path):
     with Image.open(save_figure(figures.intervals(table), tmp_path / 'intervals.png')) as image: pixels = np.asarray(image.convert('L'))
     edges = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
     assert all((edge == 255).all() for edge in edges) and pixels.min() < 100
+
+
+def test_every_kind_of_image_can_be_saved(tmp_path):
+    fig = Figure()
+    fig.subplots().pcolorfast([0, 1, 3], [0, 1, 3], np.eye(2))                  # an image of its own kind
+    fig.axes[0].imshow(np.eye(3), interpolation='bilinear')
+    save_figure(fig, tmp_path / 'figure.png')
+    assert fig.axes[0].images[-1].get_interpolation() == 'bilinear'

@@ -57,6 +57,8 @@ FILES = {                                                        # ending, how i
     'MPEG-TS': ('ts', dict(**X264, bf=3), False),
     'AVI': ('avi', dict(**X264, bf=0), False),
     'HEVC': ('mp4', {'codec': 'libx265', 'x265-params': 'keyint=30:min-keyint=30:scenecut=0:open-gop=0:log-level=none'}, True),
+    'HEVC, leading frames': ('mp4', {'codec': 'libx265', 'x265-params': 'keyint=30:min-keyint=30:scenecut=0:open-gop=0:radl=3:bframes=4:'
+                                     'b-adapt=0:log-level=none'}, None),
     'HEVC, open groups': ('mp4', {'codec': 'libx265', 'x265-params': 'keyint=30:scenecut=0:open-gop=1:log-level=none'}, None),
     'VP8': ('webm', {'codec': 'libvpx', 'g': 30, 'auto-alt-ref': 0, 'deadline': 'realtime', 'cpu-used': 8}, False),
     'VP9': ('webm', {'codec': 'libvpx-vp9', 'g': 30, 'deadline': 'realtime', 'cpu-used': 8}, True),
@@ -70,6 +72,8 @@ WANTED = {
     'ends': [0, 1, 149, 150, 400],
     'every tenth': range(0, 150, 10),
     'late': range(140, 149),
+    'around a group': [5, 27, 28, 29, 58],
+    'early': [3, 9],
 }
 
 
@@ -186,3 +190,18 @@ def test_a_surprise_changes_nothing(folder, monkeypatch):
     monkeypatch.setattr(videos, '_wanted_frames', odd)
     again = [*video_frames(path, wanted)]
     assert [p for p, _ in again] == [*right] and all(np.array_equal(image, right[p]) for p, image in again)
+
+
+def test_little_is_read_where_no_group_begins_again(folder):
+    "The packets of a long video are looked at up to the last wanted frame, not to its end."
+    for name in ('b-frames', 'open groups', 'default'):
+        far, (keep, *_) = _planned(made(folder, name), np.array([3, 9]), 'video')
+        assert 9 < len(keep) < 30, name
+
+
+def test_an_error_of_the_demuxer_is_told_as_before(folder, monkeypatch):
+    import lam_nb.videos as videos
+    def fails(*args): raise av.error.ExternalError(1, 'broken')
+    monkeypatch.setattr(videos, '_packets', fails)
+    for wanted in ([3, 4, 5], [3, 9]):
+        with pytest.raises(ValueError, match='cannot be decoded'): dict(video_frames(made(folder, 'default'), wanted))
