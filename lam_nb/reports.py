@@ -27,6 +27,23 @@ from PIL import Image
 from .runs import Settings, _in_lab, atomic_path, provenance
 from .folders import list_files
 
+# %% ../nbs/04_reports.ipynb #own-pixels
+def _is_enlarged(image, fig):
+    "Whether a plain image has fewer pixels than 300 dots an inch."
+    if type(image) is not AxesImage or image.get_interpolation() not in ('auto', 'antialiased'): return False
+    return image.get_array().shape[1] < image.get_window_extent().width / fig.dpi * 300
+
+@contextmanager
+def _images_as_they_are(fig, wanted):
+    "Where wanted, images that are drawn large keep the pixels that they have: SVG and PDF are smaller."
+    images = [image for image in fig.findobj(AxesImage) if wanted and _is_enlarged(image, fig)]
+    before = [image.get_interpolation() for image in images]
+    try:
+        for image in images: image.set_interpolation('none')
+        yield
+    finally:
+        for image, kind in zip(images, before): image.set_interpolation(kind)
+
 # %% ../nbs/04_reports.ipynb #save-figure
 _ENDINGS = ('.png', '.svg', '.pdf')
 
@@ -67,23 +84,6 @@ def _shown(fig, box):
     png = BytesIO()
     fig.savefig(png, format='png', bbox_inches=box)
     return png.getvalue()
-
-# %% ../nbs/04_reports.ipynb #own-pixels
-def _is_enlarged(image, fig):
-    "Whether a plain image has fewer pixels than 300 dots an inch."
-    if type(image) is not AxesImage or image.get_interpolation() not in ('auto', 'antialiased'): return False
-    return image.get_array().shape[1] < image.get_window_extent().width / fig.dpi * 300
-
-@contextmanager
-def _images_as_they_are(fig, wanted):
-    "Where wanted, images that are drawn large keep the pixels that they have: SVG and PDF are smaller."
-    images = [image for image in fig.findobj(AxesImage) if wanted and _is_enlarged(image, fig)]
-    before = [image.get_interpolation() for image in images]
-    try:
-        for image in images: image.set_interpolation('none')
-        yield
-    finally:
-        for image, kind in zip(images, before): image.set_interpolation(kind)
 
 # %% ../nbs/04_reports.ipynb #save-listed
 def save_listed(
