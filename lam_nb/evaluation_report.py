@@ -439,8 +439,8 @@ def predict_rows(
     """Scores the split; then replaces an earlier run's results by settings.json, pred.csv and gt.csv.
     Prints what a reader must know."""
     as_numbers = dict(temperature=run.temperature, threshold=0.5)     # the files that held them may be removed
-    nothing = 'as resume is false, nothing is', 'to begin anew'
-    with _kept_when_stopped(*(['the clips that are scored are'] if run.settings.resume else nothing)):
+    scored, nothing = ['the clips that are scored are'], ['as resume is false, nothing is', 'to begin anew']
+    with _kept_when_stopped(*(scored if run.settings.resume else nothing)):
         table = predict_split(run.settings.model_copy(update=as_numbers))
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
     unknown = (table.label < 0) & (run.settings.split != 'test')

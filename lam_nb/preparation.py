@@ -9,7 +9,7 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
 # %% ../nbs/17_preparation.ipynb #imports
 import glob, hashlib, json, multiprocessing, os, tempfile, time
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -417,14 +417,16 @@ def _is_kept(clip, data_dir, faces_dir, settings):
         return _is_current(store, inputs_hash(table, settings), mark, settings)
     except (OSError, ValueError, TypeError, KeyError): return False
 
+def _results(jobs, n, kept, workers):
+    "Yields what the `n` jobs return: of the first `kept` in this process, which starts no other for those."
+    for work, args, options in islice(jobs, kept): yield work(*args, **options)
+    if kept < n: yield from Parallel(min(workers, n) or -1, return_as='generator_unordered')(jobs)
+
 def _run(jobs, groups, faces_dir, workers, kept):
     "Runs the jobs, after the first `kept` of them in parallel; one row per clip, in the order of `groups`."
     here, results = [table for clips in groups.values() for _, table, _ in clips], []
-    first = (work(*args, **options) for work, args, options in islice(jobs, kept))
-    parallel = Parallel(min(workers, len(groups)) or -1, return_as='generator_unordered')
-    rest = (done for _ in range(kept < len(groups)) for done in parallel(jobs))        # for none no process
     with Progress(sum(map(len, here)), 'preparing', 'faces') as progress:
-        for done in chain(first, rest):
+        for done in _results(jobs, len(groups), kept, workers):
             results += done
             _note(faces_dir, done)
             progress.update(sum(r['faces'] for r in done), f'{len(results)} of {len(here)} clips')

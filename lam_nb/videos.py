@@ -182,8 +182,8 @@ def _packet_table(container, stream, until):
     if look is None: raise _Odd
     for packet in _packets(container, stream):
         if not packet.size: break                                # the end
-        late = packet.pts is None or packet.pts < (packet.pts if packet.dts is None else packet.dts)
-        seen = None if late or packet.is_corrupt else look(memoryview(packet))
+        no_order = packet.pts is None or packet.dts is not None and packet.pts < packet.dts
+        seen = None if no_order or packet.is_corrupt else look(memoryview(packet))
         if seen is None or packet.has_sidedata('new_extradata'): raise _Odd
         begins, unneeded, held = seen
         if begins or held: settings.add((begins, held))

@@ -130,7 +130,8 @@ class FaceWindows:
 
     def known(self, items: list[int]): # label, item (B,) int64; with `once` index (B, T), run (F,)
         known = dict(label=self.labels[items].astype(np.int64), item=np.asarray(items))
-        return known | {name: face_runs(self, items)[name] for name in ('index', 'run') if self.once}
+        faces = face_runs(self, items) if self.once else {}
+        return known | {name: faces[name] for name in ('index', 'run') if faces}
 
     def read_into(self, room: np.ndarray, items: list[int]): # (B, T, size, size, 3) uint8 RGB
         "Fills `room` from its beginning; returns what is filled: images of the items, or (F, size, size, 3)."
