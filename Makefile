@@ -44,6 +44,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(UV)
 	@echo 'installing what requirements.lock names (about 6 GB, a few minutes)'
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m lam_nb.kernel
 	@touch $@
 
 # run(notebook, folder, parameters): one notebook, headless; what it prints is shown as it comes

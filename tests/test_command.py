@@ -3,6 +3,7 @@
 import json, re, subprocess, sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from conftest import ROOT
@@ -251,3 +252,13 @@ def test_an_unfinished_notebook_of_papermills_is_no_obstacle(tmp_path):
     assert _check_report(tmp_path / 'compare.ipynb', 'compare') is None
     by('mine.ipynb')
     with pytest.raises(ValueError, match='is not of a run'): _check_report(tmp_path / 'compare.ipynb', 'compare')
+
+
+def test_papermill_starts_the_kernel_without_a_warning(tmp_path):
+    "The kernel's messages pass encrypted: `make env`, or conda's variable, names the provisioner that asks for it."
+    given, done = tmp_path / 'given.ipynb', tmp_path / 'done.ipynb'
+    asked = 'from ipykernel.kernelapp import IPKernelApp\nprint(IPKernelApp.instance().curve_secretkey is not None)'
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(asked)]), given)
+    said = subprocess.run([sys.executable, '-m', 'papermill', given, done, '-k', 'python3'], capture_output=True, text=True)
+    assert said.returncode == 0 and 'TCP' not in said.stderr, said.stderr
+    assert nbformat.read(done, 4).cells[0].outputs[0].text == 'True\n'

@@ -73,12 +73,15 @@ def test_settings_keep_the_parameters_tag():
 
 
 def test_conda_installs_the_same_thing():
-    packages = yaml.safe_load((ROOT / 'environment.yml').read_text())['dependencies']
+    environment = yaml.safe_load((ROOT / 'environment.yml').read_text())
+    packages = environment['dependencies']
     names = [p for p in packages if isinstance(p, str)]
     assert [p for p in packages if isinstance(p, dict)] == [{'pip': ['-e .[dev]']}], 'pip installs the package with its dev extra'
     assert sorted(n.split('=')[0] for n in names) == ['pip', 'python'], 'conda brings python and pip, pyproject.toml the rest'
     version = next(n.split('=')[1] for n in names if n.startswith('python'))
     assert version in PYTHONS and SpecifierSet(PROJECT['project']['requires-python']).contains(version)
+    provisioners = PROJECT['project']['entry-points']['jupyter_client.kernel_provisioners']
+    assert environment['variables']['JUPYTER_DEFAULT_PROVISIONER_NAME'] in provisioners
 
 
 def test_lock_holds_every_requirement():
