@@ -1,4 +1,6 @@
-"""What Ego4D's Looking-at-me costs, as an ESTIMATE: python benchmarks/cost.py [--hours 24]
+"""What Ego4D's Looking-at-me costs, as an ESTIMATE: python benchmarks/cost.py [--hours 24] [--growth]
+
+--growth prints the table of benchmarks/README.md instead: hours on more cores and on GPUs.
 
 Counts of Ego4D and of the official recipe, times the rates in results/*.json, which were measured on 2 CPU cores and made-up video.
 Nobody has run it on Ego4D yet. What a GPU really does, first_gpu.py measures.
@@ -19,6 +21,10 @@ EPOCHS = 40
 OPERATIONS_A_FACE = 2 * 1.8e9
 FACES_A_WINDOW = 7
 TRAINING = 3                                                # forward, and backward twice as much
+# Assumed for more cores and for GPUs, which nobody has measured
+CORES, GPUS = (2, 16, 64), (1, 8)
+GPU_WINDOWS = 2000                                          # a second in bf16: a forecast by memory traffic (H100: at most 3,200)
+CORES_A_GPU = 8                                             # for its loader
 
 
 def measured(name: str) -> dict:
@@ -48,7 +54,43 @@ def estimate(hours: float) -> dict[str, str]:
         'on 2 CPU cores': f'{windows / cpu["ours, fp32"] / 86400:.0f} days in float32, {windows / cpu["ours, auto"] / 86400:.0f} in bf16'}
 
 
+def on_cores(cores: int) -> list[float]:
+    "Hours of a preparation and of an evaluation of val at stride 1, days of a training; the networks in bf16."
+    prepared, step, scored = measured('preparation'), measured('training_step-cpu'), measured('evaluation_speed')
+    times = cores / 2                                       # all rates were measured on two cores
+    frames, val_faces = (TRAIN_CLIPS + VAL_CLIPS) * FRAMES_A_CLIP, TRAIN_FACES * VAL_CLIPS / TRAIN_CLIPS
+    hours = lambda count, rate: count / (rate * times) / 3600
+    return [hours(frames, prepared['frames_per_s']['ours']), hours(val_faces, scored['windows_per_s']['ours, bf16']),
+            hours(TRAIN_WINDOWS * EPOCHS, step['windows_per_s']['ours, auto']) / 24]
+
+
+def on_gpus(gpus: int) -> tuple[float, float, float]:
+    "Hours of a training by its steps; hours by its loader; GB/s that the loaders read from the store meanwhile."
+    loaded, windows = measured('loader'), TRAIN_WINDOWS * EPOCHS
+    step, loader = GPU_WINDOWS * gpus, loaded['windows_per_s']['ours'] / 2 * CORES_A_GPU * gpus             # windows/s
+    read = min(step, loader) * FACES_A_WINDOW * loaded['mean_bytes_of_a_face'] / 1e9
+    return windows / step / 3600, windows / loader / 3600, read
+
+
+def growth() -> list[str]:
+    "The lines of the table in benchmarks/README.md."
+    number = lambda value: f'{value:.0f}' if value >= 10 else f'{value:.1f}' if value >= 1 else f'{value:.2f}'
+    lines = ['| on | preparation, hours | evaluation of val, stride 1, hours | training of the official recipe |', '|---|---|---|---|']
+    for cores in CORES:
+        prepared, scored, trained = map(number, on_cores(cores))
+        lines.append(f'| {cores} cores | {prepared} | {scored} | {trained} days in bf16 |')
+    for gpus in GPUS:
+        step, loader, read = map(number, on_gpus(gpus))
+        lines.append(f'| {gpus} GPU{"s" * (gpus > 1)}, {CORES_A_GPU * gpus} cores | as the cores | - | {step} hours by the steps, '
+                     f'{loader} by the loaders: the larger; {read} GB/s read |')
+    return lines
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--hours', type=float, default=24, help='how long the training may take')
-    for name, text in estimate(parser.parse_args().hours).items(): print(f'{name:18} {text}')
+    parser.add_argument('--growth', action='store_true', help='the table for more cores and for GPUs')
+    args = parser.parse_args()
+    if args.growth: print('\n'.join(growth()))
+    else:
+        for name, text in estimate(args.hours).items(): print(f'{name:18} {text}')

@@ -8,7 +8,7 @@ __all__ = ['window_loss', 'class_weights', 'check_validation', 'epoch_order', 'e
            'data_hash', 'WindowData', 'more_workers', 'check_finite']
 
 # %% ../nbs/25_batches.ipynb #imports
-import copy, hashlib, json, math
+import hashlib, json, math
 from typing import Iterable, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,19 +25,17 @@ from .models import normalise
 # %% ../nbs/25_batches.ipynb #loss
 def window_loss(
     model, # forward: (B, 7, 3, H, W) -> (B, 2); bare, or wrapped for DDP
-    images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device; with `index` faces (F, H, W, 3)
+    images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device
     label: torch.Tensor, # (B,) int64, 0 or 1
     weights: torch.Tensor, # (2,) of not looking and looking, on the device
     precision: str, # as for `chosen_precision`
     label_smoothing: float = 0., # fraction of each label that is split evenly over both classes
-    index: torch.Tensor | None = None, # (B, 7) int64: which of the faces make each window
 ) -> torch.Tensor: # a scalar
     "Class-weighted cross-entropy of a batch."
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    x = normalise(images.flatten(0, -4), bare.mean, bare.std)         # (B*7, 3, H, W), channels-last in memory
-    x = (x.contiguous() if precision == 'fp32' else x).unflatten(0, images.shape[:-3])    # (B, 7, 3, H, W)
-    how = {} if index is None else dict(index=index)                 # a model of one's own may not know it
-    with autocast(precision, images.device): logits = model(x, **how)
+    x = normalise(images.flatten(0, 1), bare.mean, bare.std)         # (B*7, 3, H, W), channels-last in memory
+    x = (x.contiguous() if precision == 'fp32' else x).unflatten(0, images.shape[:2])  # (B, 7, 3, H, W)
+    with autocast(precision, images.device): logits = model(x)
     return F.cross_entropy(logits.float(), label, weights, label_smoothing=label_smoothing)
 
 # %% ../nbs/25_batches.ipynb #class-weights
@@ -73,34 +71,11 @@ def epoch_order(
     epoch: int, # from 0
     seed: int, # of the run
     balanced: bool = False, # as many of each label, N in all: some are drawn repeatedly, others not at all
-    track: np.ndarray | None = None, # (N,) changes where another track begins; needed for a chunk over 1
-    chunk: int = 1, # so many neighbours at most follow one another
 ) -> np.ndarray: # (N,) items
     "The windows of an epoch, in its order."
     rng = np.random.default_rng([seed, epoch])
-    if chunk == 1:
-        order = rng.permutation(len(labels))
-        return rng.permutation(_as_many_of_each(order, labels[order] == 1)) if balanced else order
-    order = _in_chunks(track, labels * balanced, chunk, rng)              # one label in each, if balanced
-    return _balanced_chunks(order, labels[order] == 1, chunk, rng) if balanced else order
-
-def _in_chunks(track, label, chunk, rng):
-    "All items; each track is cut into chunks, anew in each epoch, and the chunks are shuffled."
-    n = len(track)
-    new = np.r_[True, (np.diff(track) != 0) | (np.diff(label) != 0)][:n]
-    begin = np.maximum.accumulate(np.arange(n) * new)
-    place = np.arange(n) - begin + rng.integers(chunk, size=n)[begin]
-    return _shuffled(np.cumsum(new | (place % chunk == 0)) - 1, rng)
-
-def _shuffled(chunk_of, rng):
-    "The order of items whose chunks (N,), counted from 0, change places."
-    return np.argsort(rng.permutation(chunk_of.max(initial=-1) + 1)[chunk_of], kind='stable')
-
-def _balanced_chunks(order, looking, chunk, rng):
-    "`_as_many_of_each`, cut into chunks of one label again, which are shuffled."
-    both = _as_many_of_each(order, looking)
-    place = np.r_[np.arange(len(both) // 2), np.arange(len(both) - len(both) // 2)]
-    return both[_shuffled(np.cumsum(place % chunk == 0) - 1, rng)]
+    order = rng.permutation(len(labels))
+    return rng.permutation(_as_many_of_each(order, labels[order] == 1)) if balanced else order
 
 def _as_many_of_each(order, looking):
     "Half of the items looking, half not, N in all."
@@ -116,11 +91,10 @@ def epoch_batches(
     batch_size: int, # windows per process
     rank: int = 0, # this process, from 0
     size: int = 1, # number of processes
-    together: bool = False, # items that follow one another stay with one process
 ) -> list[np.ndarray]: # the items of each batch; the last one may be smaller
     "The batches of one process in one epoch."
     padded = np.resize(order, -(-len(order) // size) * size)                # repeats the first ones at the end
-    mine = padded.reshape(size, -1)[rank] if together else padded[rank::size]
+    mine = padded[rank::size]
     return [mine[i:i + batch_size] for i in range(0, len(mine), batch_size)]
 
 # %% ../nbs/25_batches.ipynb #step-share
@@ -137,17 +111,10 @@ def step_weights(
 def random_flip(
     images: torch.Tensor, # (B, 7, H, W, 3) uint8
     key: list[int], # seed, epoch, batch, rank: decides which
-    run: np.ndarray | None = None, # (B,) from 0, ascending: which are changed alike; None: each by itself
 ) -> torch.Tensor: # (B, 7, H, W, 3)
     "Mirrors about half of the windows, each as a whole."
-    chosen = np.random.default_rng(key).random(_count(images, run)) < 0.5
-    return torch.where(_to_device(_spread(chosen, run), images).view(-1, 1, 1, 1, 1), images.flip(3), images)
-
-def _count(images, run): return len(images) if run is None else int(run[-1]) + 1
-
-def _spread(drawn, run):
-    "(..., runs) -> (..., B): what was drawn for each run, for each of its windows."
-    return drawn if run is None else drawn[..., run]
+    chosen = _to_device(np.random.default_rng(key).random(len(images)) < 0.5, images)
+    return torch.where(chosen.view(-1, 1, 1, 1, 1), images.flip(3), images)
 
 def _to_device(values, x):
     "A NumPy array as a tensor on the device of `x`, without waiting for it."
@@ -158,11 +125,9 @@ def jitter_boxes(
     x: torch.Tensor, # (B, 7, 3, H, W) float
     jitter: float, # largest shift and growth, as a fraction of the side
     key: list[int], # decides how
-    run: np.ndarray | None = None, # as for `random_flip`
 ) -> torch.Tensor: # (B, 7, 3, H, W)
     "Shifts and scales each window, all its crops alike."
-    drawn = np.random.default_rng([*key, 1]).uniform(-jitter, jitter, (_count(x, run), 3)).astype(np.float32)
-    drawn = np.ascontiguousarray(_spread(drawn.T, run).T)
+    drawn = np.random.default_rng([*key, 1]).uniform(-jitter, jitter, (len(x), 3)).astype(np.float32)
     flat = x.flatten(1, 2)                                                       # (B, 21, H, W)
     grid = F.affine_grid(_affine_matrix(_to_device(drawn, x)), flat.shape, align_corners=False)
     moved = F.grid_sample(flat, grid, padding_mode='border', align_corners=False)
@@ -180,12 +145,10 @@ def jitter_colours(
     x: torch.Tensor, # (B, 7, 3, H, W) float, 0 to 255
     strength: float, # factors lie between 1 - strength and 1 + strength
     key: list[int], # decides which
-    run: np.ndarray | None = None, # as for `random_flip`
 ) -> torch.Tensor: # (B, 7, 3, H, W), 0 to 255
     "Changes brightness, contrast and saturation of each window, of all its crops alike."
-    low, high, shape = 1 - strength, 1 + strength, (3, _count(x, run))
-    drawn = np.random.default_rng([*key, 2]).uniform(low, high, shape).astype(np.float32)
-    light, contrast, saturation = _to_device(_spread(drawn, run), x).view(3, -1, 1, 1, 1, 1)
+    drawn = np.random.default_rng([*key, 2]).uniform(1 - strength, 1 + strength, (3, len(x))).astype(np.float32)
+    light, contrast, saturation = _to_device(drawn, x).view(3, -1, 1, 1, 1, 1)
     x = (x * light).clamp(0, 255)
     x = torch.lerp(x.mean((1, 2, 3, 4), keepdim=True), x, contrast).clamp(0, 255)
     red, green, blue = x.split(1, 2)
@@ -197,12 +160,10 @@ def random_blur(
     x: torch.Tensor, # (B, 7, 3, H, W) float
     largest: float, # standard deviation, pixels
     key: list[int], # decides which, and how much
-    run: np.ndarray | None = None, # as for `random_flip`
 ) -> torch.Tensor: # (B, 7, 3, H, W)
     "Blurs about half of the windows with a Gaussian, all crops of a window alike."
     rng = np.random.default_rng([*key, 3])
-    n = _count(x, run)
-    sigma = _spread(rng.uniform(0, largest, n) * (rng.random(n) < .5), run)
+    sigma = rng.uniform(0, largest, len(x)) * (rng.random(len(x)) < .5)
     reach = min(math.ceil(3 * largest), min(x.shape[-2:]) - 1)
     kernel = _to_device(_gaussians(sigma, reach), x)                             # (B, K)
     y = F.pad(x.flatten(1, 2).transpose(0, 1), (reach,) * 4, mode='reflect')     # (21, B, H, W) and edges
@@ -216,24 +177,21 @@ def _gaussians(sigma, reach):
 
 # %% ../nbs/25_batches.ipynb #augment
 def augment(
-    images: torch.Tensor, # (B, 7, H, W, 3) uint8; with `run` faces (F, H, W, 3)
+    images: torch.Tensor, # (B, 7, H, W, 3) uint8
     key: list[int], # seed, epoch, batch, rank
     flip: bool = False, # mirror half of the windows
     jitter: float = 0., # the box moves and grows by up to this fraction of its side
     colour: float = 0., # brightness, contrast, saturation times 1 - colour to 1 + colour
     blur: float = 0., # largest standard deviation of a Gaussian blur, pixels
-    run: np.ndarray | None = None, # (F,) from 0, ascending: faces of one number are changed alike
-) -> torch.Tensor: # uint8, of the shape of `images`
+) -> torch.Tensor: # (B, 7, H, W, 3) uint8
     "The batch as the model shall see it in this step."
-    if run is not None: images = images.unsqueeze(1)                              # windows of one face
-    if flip: images = random_flip(images, key, run)
+    if flip: images = random_flip(images, key)
     changes = [(jitter_boxes, jitter), (jitter_colours, colour), (random_blur, blur)]         # in this order
-    if not any(strength for _, strength in changes): return images if run is None else images.squeeze(1)
+    if not any(strength for _, strength in changes): return images
     x = images.movedim(-1, 2).float()                                             # (B, 7, 3, H, W), 0 to 255
     for change, strength in changes:
-        if strength: x = change(x, strength, key, run)
-    x = x.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).contiguous()
-    return x if run is None else x.squeeze(1)
+        if strength: x = change(x, strength, key)
+    return x.round().clamp(0, 255).to(torch.uint8).movedim(2, -1).contiguous()
 
 # %% ../nbs/25_batches.ipynb #training-data
 @runtime_checkable
@@ -290,22 +248,20 @@ class WindowData:
     "Looking-at-me's windows as `TrainingData`."
     def __init__(self,
         windows: FaceWindows, # of the training split
-        settings, # `TrainSettings`: seed, sampling, chunk, batch_size, num_workers, precision, augmentation
+        settings, # `TrainSettings`: seed, sampling, batch_size, num_workers, precision, augmentation
         weights: list[float], # of not looking and looking, as `class_weights` gives them
         device: torch.device, # of the model
     ):
-        self.windows, self.settings, self.device = copy.copy(windows), settings, device
-        if settings.chunk > 1: self.windows.once = True
+        self.windows, self.settings, self.device = windows, settings, device
         self.weights = np.float32(weights).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
 
     def __len__(self): return len(self.windows)
 
     def batches(self, epoch, rank=0, size=1):
-        s, windows = self.settings, self.windows
-        track = windows.clip.astype(np.int64) * 2 ** 32 + windows.track            # (N,), of all clips
-        order = epoch_order(windows.labels, epoch, s.seed, s.sampling == 'balanced', track, s.chunk)
-        return epoch_batches(order, s.batch_size, rank, size, together=s.chunk > 1)
+        s = self.settings
+        order = epoch_order(self.windows.labels, epoch, s.seed, s.sampling == 'balanced')
+        return epoch_batches(order, s.batch_size, rank, size)
 
     def load(self, batches):
         workers = worker_count(self.settings.num_workers, self.device)
@@ -313,12 +269,9 @@ class WindowData:
 
     def loss(self, model, batch, key):
         s = self.settings
-        names = batch.keys() - {'item', 'run'}
-        on = {name: batch[name].to(self.device, non_blocking=True) for name in names}
-        run = batch['run'].numpy() if 'run' in batch else None
-        images = augment(on['images'], key, s.flip, s.jitter, s.colour, s.blur, run)
-        how = self.on_device, s.precision, s.label_smoothing, on.get('index')
-        return window_loss(model, images, on['label'], *how)
+        images, label = (batch[name].to(self.device, non_blocking=True) for name in ('images', 'label'))
+        images = augment(images, key, s.flip, s.jitter, s.colour, s.blur)
+        return window_loss(model, images, label, self.on_device, s.precision, s.label_smoothing)
 
     def fractions(self, batches): return step_weights(batches, self.windows.labels, self.weights)
 

@@ -101,6 +101,7 @@ Runs a notebook of nbs/ with checked parameters; the executed notebook and repor
   train      trains a model on them; the defaults are a small run on made-up data
   evaluate   scores a split with a checkpoint
   compare    compares several evaluations
+  ensemble   makes one evaluation of several
 
 lam_nb prepare data_dir=/data/ego4d out_dir=outputs/prepare
 lam_nb train nbs/recipes/official.yaml data_dir=/data/ego4d out_dir=outputs/first

@@ -401,15 +401,18 @@ def contact_sheet(
     "Images side by side, with a border in the colour of their class."
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
-    width = _width(PAGE / 8 * columns)
-    size = width, width / columns * rows * (1.2 if captions else 1.02)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for i, ax in enumerate(axes.flat):
-        if i >= len(images): ax.set_axis_off()
-        else:
-            _crop(ax, images[i], colours[i] if colours else None)
-            ax.set_xlabel(captions[i] if captions else '', fontsize='small', labelpad=2)
-    if not len(images): axes[0, 0].text(0.5, 0.5, 'no image', ha='center', va='center', color=GREY)
+    width, high = _width(PAGE / 8 * columns), 1.2 if captions else 1.02           # of a cell: 1 wide
+    fig, ax = plt.subplots(figsize=(width, width / columns * rows * high))
+    ax.set(xlim=(0, columns), ylim=(rows * high, 0))
+    ax.set_axis_off()
+    for i, image in enumerate(images):
+        x, y = i % columns + .5, i // columns * high + .5
+        half = .47 * np.array(np.shape(image)[1::-1]) / max(np.shape(image)[:2])    # of its width and height
+        ax.imshow(image, extent=(x - half[0], x + half[0], y + half[1], y - half[1]))
+        border = dict(fill=False, linewidth=2, edgecolor=colours[i] if colours else 'none')
+        ax.add_patch(Rectangle((x, y) - half, *2 * half, **border))
+        if captions: ax.text(x, y + half[1] + .03, captions[i], ha='center', va='top', fontsize='small')
+    if not len(images): ax.text(0.5, 0.5, 'no image', ha='center', va='center', color=GREY)
     return fig
 
 # %% ../nbs/30_figures.ipynb #track-runs

@@ -253,7 +253,6 @@ def _set_algorithms(settings):
     "Which algorithms PyTorch may choose in this process."
     set_arithmetic(settings.precision)
     torch.use_deterministic_algorithms(settings.deterministic)
-    if settings.chunk > 1: torch.backends.cudnn.benchmark = False          # no two batches have as many faces
     if settings.deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

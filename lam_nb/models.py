@@ -56,20 +56,15 @@ class FaceModel(nn.Module):
     mean, std = IMAGENET                                               # of its pixels: see `normalise`
 
     def forward(self,
-        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them; with `index` faces (N, 3, H, W)
-        index: torch.Tensor | None = None, # (B, T) int64: which of the faces make each window
+        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them
     ) -> torch.Tensor: # (B, 2) logits
         "Logits of whole windows."
-        if index is not None: return self._classify(self.features(windows).float()[index])   # gradients add up
         if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')
         features = self.features(windows.flatten(0, 1))                # (B * T, 3, H, W) -> (B * T, D)
-        return self._classify(features.unflatten(0, windows.shape[:2]))
-
-    def _classify(self, features):
-        "(B, T, D) -> (B, 2), in float32: see 03_devices."
-        with torch.autocast(features.device.type, enabled=False): return self.classify(features.float())
+        with torch.autocast(features.device.type, enabled=False):      # float32 from here: see 03_devices
+            return self.classify(features.float().unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
 
 # %% ../nbs/21_models.ipynb #backbone
 class FaceBackbone(nn.Module):

@@ -27,20 +27,21 @@ from .settings import TrainSettings
 from .devices import chosen_precision, fitting_batch, half_type, out_of_memory, worker_count
 from .faces import ClipFaces, store_path
 from .models import (
-    FaceModel, freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
+    freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
 from .inference import predict
 from .evaluation import best_epochs, lam_metrics, score_loss
 from .batches import TrainingData, check_finite, more_workers, stores_hash
 
 # %% ../nbs/26_training.ipynb #learning-rate
 def learning_rate(
-    settings: TrainSettings, # lr, schedule, warmup
+    settings: TrainSettings, # lr, schedule, lr_end, warmup
     done: float, # fraction of all training steps that is done, 0 to 1
 ) -> float: # the rate for the next step
     "The learning rate at this point of the training."
     if done < settings.warmup: return settings.lr * done / settings.warmup
     if settings.schedule == 'constant': return settings.lr
-    return settings.lr * (1 + math.cos(math.pi * (done - settings.warmup) / (1 - settings.warmup))) / 2
+    left = (1 + math.cos(math.pi * (done - settings.warmup) / (1 - settings.warmup))) / 2            # 1 to 0
+    return settings.lr_end + (settings.lr - settings.lr_end) * left
 
 # %% ../nbs/26_training.ipynb #run
 @dataclass
@@ -103,9 +104,6 @@ def model_for(
     if model.size and settings.image_size not in (None, model.size):
         raise ValueError(f'{settings.model} takes crops of {model.size} pixels, image_size is '
                          f'{settings.image_size}: use image_size = {model.size} or null')
-    if settings.chunk > 1 and type(model).forward is not FaceModel.forward:
-        raise ValueError(f'chunk = {settings.chunk} needs the forward of FaceModel, which takes faces and an '
-                         f'index; {settings.model} has its own: use chunk = 1')
     if settings.freeze_trunk: freeze_backbone(model)
     return model
 

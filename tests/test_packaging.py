@@ -154,3 +154,8 @@ def test_demo_runs_every_run_notebook():
     assert steps == [('prepare', 'prepare'), ('train', 'train'), *evaluations, ('compare', 'compare')]
     assert all((ROOT / f'nbs/{notebook}.ipynb').exists() for notebook, _ in steps)
     assert all((ROOT / path).exists() for path in re.findall(r'-f (\S+\.yaml)', MAKEFILE))
+
+
+def test_the_table_of_growth_is_what_the_script_prints():
+    said = subprocess.run([sys.executable, 'benchmarks/cost.py', '--growth'], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert len(said.splitlines()) == 7 and said.strip() in (ROOT / 'benchmarks/README.md').read_text()

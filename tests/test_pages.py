@@ -9,6 +9,7 @@ import yaml
 from gates import ROOT
 
 from lam_nb.command import checked_run
+from lam_nb.settings import RUNS
 
 PAGES = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'CONTRIBUTING.md')}
 README = PAGES['README.md']
@@ -83,7 +84,7 @@ def test_commands_of_the_readme_are_accepted(given, monkeypatch):
 
 
 def test_the_whole_way_is_shown():
-    assert {words[0] for words in run_lines(README)} == {'prepare', 'train', 'evaluate', 'compare'}
+    assert {words[0] for words in run_lines(README)} == {'prepare', 'train', 'evaluate', 'compare', 'ensemble'}
     assert any('nbs/recipes/official.yaml' in words for words in run_lines(README))
 
 
@@ -95,7 +96,7 @@ def test_values_in_the_text_are_accepted(pair):
         try: return bool(checked_run(name, values))
         except ValueError: return False
     refused = pair == 'learning_rate=0.1'
-    assert any(map(fits, ('prepare', 'train', 'evaluate', 'compare'))) != refused, f'no run takes {pair}'
+    assert any(map(fits, RUNS)) != refused, f'no run takes {pair}'
 
 
 def test_code_of_the_readme_is_narrow_and_readable():

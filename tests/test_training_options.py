@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 from conftest import ROOT
-from test_training import die, finished, same, same_training, settings, train_until
+from test_training import finished, same, settings
 from torch import nn
 
 from lam_nb import batches, launching, training
-from lam_nb.models import MODELS, normalise, read_checkpoint
+from lam_nb.models import normalise, read_checkpoint
 from lam_nb.runs import check_parameters
 from lam_nb.batches import WindowData, augment, class_weights, epoch_batches, epoch_order, step_weights, window_loss
 from lam_nb.training import TrainSettings, new_run, train_step
@@ -49,10 +49,17 @@ def gradients_of(run, steps):
 @pytest.mark.parametrize('name', ['official', 'gaze360'])
 def test_official_recipes_have_every_option_off(name):
     s = check_parameters(TrainSettings, yaml.safe_load((ROOT / f'nbs/recipes/{name}.yaml').read_text()))
-    off = dict(schedule='constant', warmup=0, weight_decay=0, label_smoothing=0, clip_norm=0, accumulate=1, ema=0, flip=False, colour=0,
-               blur=0, jitter=0, weights=(.136, .864), sampling='all', chunk=1, patience=0, keep_best=1, freeze_trunk=False, compile=False,
+    off = dict(schedule='constant', lr_end=0, warmup=0, weight_decay=0, label_smoothing=0, clip_norm=0, accumulate=1, ema=0, flip=False,
+               colour=0, blur=0, jitter=0, weights=(.136, .864), sampling='all', patience=0, keep_best=1, freeze_trunk=False, compile=False,
                precision='tf32', device='cuda', seeds=None, val_every=1, tensorboard=False)
     assert {k: getattr(s, k) for k in off} == off
+
+
+def test_the_strong_recipe_is_what_its_header_says():
+    s = check_parameters(TrainSettings, yaml.safe_load((ROOT / 'nbs/recipes/strong.yaml').read_text()))
+    rates = [training.learning_rate(s, done) for done in (0, .5, 1)]
+    assert rates == pytest.approx([1e-4, 5.25e-5, 5e-6]) and s.weights == 'auto' and s.epochs == 10 and s.ema == .999
+    with pytest.raises(ValueError, match='expected at most lr, 0.0001'): TrainSettings(lr=1e-4, lr_end=1e-3)
 
 
 def test_the_loop_uses_what_the_settings_say(sample, tmp_path, monkeypatch):
@@ -202,34 +209,3 @@ def test_a_stop_while_validating_is_one_line(sample, tmp_path, monkeypatch):
     assert str(stopped.value) == 'stopped; epoch 1, trained and not validated, is kept: the same command again to go on'
     monkeypatch.setattr(training, 'train_step', None)                         # nothing is left to train
     assert train(s)['epoch'] == 1
-
-
-def test_chunks_are_trained_as_their_windows(sample, tmp_path):
-    "The loss of a batch, each of whose faces is computed once, is that of its windows; a stopped training goes on exactly."
-    s = settings(sample, tmp_path / 'whole', epochs=1, chunk=5, batch_size=12, train_stride=2, flip=True, jitter=.1, colour=.2, blur=1.,
-                 sampling='balanced', accumulate=2, ema=.9)
-    windows, model = launching.train_windows(s), begin().model.eval()
-    data = batches.WindowData(windows, s, [.136, .864], torch.device('cpu'))
-    items = data.batches(0)
-    assert sorted(len(b) for b in items)[-1] == 12 and sum(map(len, items)) == len(windows)
-    plain = s.model_copy(update=dict(chunk=1, flip=False, jitter=0, colour=0, blur=0))
-    once = next(iter(data.load(items[:1])))
-    assert len(once['images']) < .7 * 7 * 12 and (np.diff(items[0]) == 1).sum() >= 6
-    each = batches.WindowData(launching.train_windows(s), plain, [.136, .864], torch.device('cpu'))
-    data.settings = plain
-    with torch.no_grad():
-        losses = [part.loss(model, batch, [0]) for part, batch in ((data, once), (each, next(iter(each.load(items[:1])))))]
-    assert torch.allclose(*losses, atol=1e-5)
-    train(s)
-    again = s.model_copy(update=dict(out_dir=str(tmp_path / 'stopped'), save_every=1))
-    train_until(again.model_dump(), 'train_step', 3, die)
-    train(again)
-    same_training(s, tmp_path / 'whole', tmp_path / 'stopped')
-
-
-def test_chunks_need_the_forward_of_the_kit(sample, tmp_path, monkeypatch):
-    class Own(MODELS['BaselineLSTM']):
-        def forward(self, windows): return super().forward(windows)
-    monkeypatch.setitem(MODELS, 'Own', Own)
-    with pytest.raises(ValueError, match='chunk = 4 needs the forward of FaceModel'):
-        launching.train_windows(settings(sample, tmp_path, model='Own', chunk=4))

@@ -26,7 +26,7 @@ from lam_nb.launching import train, train_process
 from lam_nb.training import TrainSettings
 
 pytestmark = pytest.mark.slow                                              # each process takes seconds to start
-TWO = dict(STATEFUL, num_processes=2, batch_size=5, chunk=3)                         # 40 windows: 4 batches of each process, so 2 steps
+TWO = dict(STATEFUL, num_processes=2, batch_size=5)                         # 40 windows: 4 batches of each process, so 2 steps
 
 
 def train_and_signal(parameters, rank, count, number):
