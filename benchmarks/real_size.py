@@ -11,6 +11,7 @@ only; and the comparison of two such evaluations. For each step: seconds, the pe
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,8 @@ import torch
 from torch import nn
 
 from lam_nb.faces import encode_face, store_path, write_store
-from lam_nb.models import FaceModel, save_checkpoint
+from lam_nb.models import FaceModel, make_model, save_checkpoint
+from lam_nb.predictions import read_table, write_table
 from measure import save
 
 ROWS, TRACKS, SIZE = 9255, 11, 16                    # of a clip
@@ -32,7 +34,7 @@ ROWS, TRACKS, SIZE = 9255, 11, 16                    # of a clip
 
 class MeanColour(FaceModel):
     "Looking where the face is bright: enough to give scores that err now and then."
-    window, size = 7, SIZE
+    window = 7
 
     def __init__(self):
         super().__init__()
@@ -54,16 +56,15 @@ def clip_table(uid, rng):
 
 
 def make_data(root: Path, clips: int):
-    "Face stores, the list of the split, a checkpoint."
+    "Face stores; the ids of their clips."
     rng, about = np.random.default_rng(0), dict(image_size=SIZE, image_format='jpeg', labels='official', max_gap=None, split='val')
-    noise = lambda mean: np.clip(rng.normal(mean, 40, (SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-    faces = [[encode_face(noise(mean), 'jpeg') for mean in rng.normal(centre, 25, 200)] for centre in (110, 150)]
+    spots = lambda mean: cv2.resize(np.clip(rng.normal(mean, 40, (4, 4, 3)), 0, 255).astype(np.uint8), (SIZE, SIZE))       # smooth
+    faces = [[encode_face(spots(mean), 'jpeg') for mean in rng.normal(centre, 25, 200)] for centre in (110, 150)]
     uids = [f'00000000-0000-4000-8000-{i:012d}' for i in range(clips)]
     for uid in uids:
         table = clip_table(uid, rng)
         shown = rng.integers(0, 200, ROWS)
         write_store(store_path(root / 'faces', uid), table, [([i], faces[y][k]) for i, (y, k) in enumerate(zip(table.label, shown))], about)
-    save_checkpoint(root / 'mean.pt', MeanColour(), image_size=SIZE)
     return uids
 
 
@@ -92,13 +93,14 @@ def training(root, step):
     step('training: first batch', lambda: next(window_batches(windows, epoch_batches(order, 64)[:50], 2)))
 
 
-def evaluation(root, step, scale, name):
-    "An evaluation from the stores to its report; `scale` times the log-odds."
+def evaluation(root, step):
+    "An evaluation from the stores to its report; the size of the report in bytes."
     from lam_nb import evaluation_report as report
     from lam_nb.settings import EvaluateSettings
-    save_checkpoint(root / f'{name}.pt', scaled(scale), image_size=SIZE)
-    settings = EvaluateSettings(data_dir=str(root), out_dir=str(root / name), checkpoint=str(root / f'{name}.pt'), stride=3,
-                                model='real_size:MeanColour', num_processes=1, precision='fp32', smoothing=0 if name == 'one' else 5)
+    model = make_model('real_size:MeanColour')                  # not of __main__: its name is kept in the checkpoint
+    file = save_checkpoint(root / 'mean.pt', model, image_size=SIZE)
+    settings = EvaluateSettings(data_dir=str(root), out_dir=str(root / 'one'), checkpoint=str(file), stride=3, precision='fp32',
+                                model='real_size:MeanColour', num_processes=1, resume=False)
     run = step('evaluation: start', lambda: report.start_evaluation(settings))
     run.show = False
     step('evaluation: predictions', lambda: report.predict_rows(run))
@@ -110,14 +112,15 @@ def evaluation(root, step, scale, name):
     step('evaluation: tables', lambda: report.save_tables(run))
     sections = step('evaluation: sections and figures', lambda: report.evaluation_sections(run))
     step('evaluation: report', lambda: report.write_evaluation(run, sections))
-    return (root / name / 'report.html').stat().st_size
+    return (run.out / 'report.html').stat().st_size
 
 
-def scaled(scale):
-    "The network with other log-odds."
-    model = MeanColour()
-    nn.init.constant_(model.scale, scale)
-    return model
+def another(root):
+    "The folder of a second evaluation: other scores for the same rows."
+    shutil.copytree(root / 'one', root / 'two')
+    table = read_table(root / 'two/predictions.parquet')
+    logit = table.logit + np.random.default_rng(0).normal(0, .5, len(table))
+    write_table(table.assign(logit=logit, score=1 / (1 + np.exp(-logit))), root / 'two/predictions.parquet')
 
 
 def comparison(root, step):
@@ -139,8 +142,8 @@ def measure(root):
     cv2.setNumThreads(1)
     step = Steps()
     training(root, step)
-    size = evaluation(root, step, 2., 'one')
-    evaluation(root, lambda _, work: work(), 3., 'two')
+    size = evaluation(root, step)
+    another(root)
     comparison(root, step)
     print(json.dumps(dict(report_bytes=size, steps=step.found)))
 
@@ -152,6 +155,7 @@ def exponent(rows, seconds):
 
 def at_size(root, uids):
     "The steps with these clips, in a process of its own."
+    for name in ('one', 'two', 'compare'): shutil.rmtree(root / name, ignore_errors=True)
     (root / 'split').mkdir(exist_ok=True)
     (root / 'split/val.list').write_text('\n'.join(uids) + '\n')
     done = subprocess.run([sys.executable, __file__, '--measure', str(root)], check=True, stdout=subprocess.PIPE, text=True)
@@ -176,9 +180,10 @@ def main():
             found[n] = at_size(root, uids[:n])
             print(f'{n} clips:', json.dumps(found[n]), flush=True)
     rows, last = [n * ROWS // 3 for n in found], found[args.clips]
-    steps = {name: dict(seconds=[f['steps'][name]['seconds'] for f in found.values()], MB=[f['steps'][name]['MB'] for f in found.values()])
-             for name in last['steps']}
-    for s in steps.values(): s['exponent'] = round(exponent(rows, s['seconds']), 2)
+    names = [f'{n / 1e6:.1f}M' for n in rows]
+    of = lambda step, what: [f['steps'][step][what] for f in found.values()]
+    steps = {step: {f's {n}': v for n, v in zip(names, of(step, 'seconds'))} | {f'MB {n}': v for n, v in zip(names, of(step, 'MB'))} |
+             dict(p=round(exponent(rows, of(step, 'seconds')), 2)) for step in last['steps']}
     whole = sum(s['seconds'] for name, s in last['steps'].items() if name.startswith('evaluation') and name != 'evaluation: predictions')
     save('real_size', f'python benchmarks/real_size.py --clips {args.clips}', stored_rows=args.clips * ROWS, rows=rows,
          report_KB=[f['report_bytes'] // 1000 for f in found.values()], evaluation_without_predictions_s=round(whole, 1), steps=steps)

@@ -106,14 +106,16 @@ def _row_indexes(runs):
 
 
 def _common_rows(runs, indexes, shared_only):
-    "The rows that all runs have, in the order of the first; an error for other rows, unless `shared_only`."
+    """The rows that all runs have, in the order of the first; an error for other rows, unless `shared_only`
+    (None: there is no such option)."""
     common = indexes[0]
     for other in indexes[1:]: common = common[common.isin(other)]
     if len(common) and (shared_only or all(len(i) == len(common) for i in indexes)): return common
     of = lambda run, name: run['parameters'].get(name)
     counts = '; '.join(f'{r["name"]}: {len(i):,} rows ({of(r, "split")}, stride {of(r, "stride")})'
                        for r, i in zip(runs, indexes))
-    cure = 'set shared_only to compare those' if len(common) else 'evaluate them on the same split and stride'
+    may_share = len(common) and shared_only is not None
+    cure = 'set shared_only to compare those' if may_share else 'evaluate them on the same split and stride'
     raise ValueError(f'the runs do not hold the same rows: {counts}. '
                      f'All have {len(common):,} rows in common; {cure}')
 

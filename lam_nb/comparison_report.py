@@ -193,7 +193,8 @@ def metric_sections(
 # %% ../nbs/36_comparison_report.ipynb #disagreement-sections
 def _store(run):
     "The face store that the first evaluation read."
-    given = run.evaluations[0]['parameters']
+    of = [each['parameters'] for each in run.evaluations]
+    given = next((given for given in of if given.get('data_dir')), of[0])           # an ensemble has none
     folder = run.settings.faces_dir or given.get('faces_dir') or f'{given.get("data_dir")}/faces'
     return project_path(str(folder))
 

@@ -22,13 +22,14 @@ from .runs import data_folders, project_path, write_json
 from .folders import check_folder, end_run, list_files, start_run
 from .settings import EnsembleSettings, EvaluateSettings
 from .reports import ReportedRun, made_up_note, show_report, write_report
-from .predictions import write_official, write_submission, write_table
+from .predictions import check_predictions, write_official, write_submission, write_table
 from .inference import mean_logit, sigmoid
 from .evaluation import compare_by_clip, intervals_by_clip, lam_metrics
 from .scoring import challenge_rows, smooth_scores
 from .slices import crop_statistics
 from .comparison import (
     _check_labels, _common_rows, _row_indexes, read_runs, results_table, write_results)
+from .decisions import _named_checkpoints
 
 # %% ../nbs/41_ensembles.ipynb #clip-folds
 def clip_folds(
@@ -146,6 +147,7 @@ class Ensemble(ReportedRun):
     fitted: dict = field(default_factory=dict)      # how, stack, smoothing, names of the inputs
     predictions: pd.DataFrame | None = None         # of the whole
     metrics: dict = field(default_factory=dict)     # what metrics.json holds
+    notes: list = field(default_factory=list)       # sentences that a reader of the numbers needs
 
     @property
     def of_members(self) -> EvaluateSettings:       # data_dir, faces_dir, split, stride of the first member
@@ -165,7 +167,35 @@ class Ensemble(ReportedRun):
         return {name: intervals_by_clip(table, threshold=threshold) for name, table in tables.items()}
 
     @cached_property
-    def best(self) -> str: return max(self.members, key=lambda name: self.intervals[name].value['mAP'])
+    def best(self) -> str:                          # the member with the best mAP
+        return max(self.members, key=lambda name: np.nan_to_num(self.intervals[name].value['mAP']))
+
+# %% ../nbs/41_ensembles.ipynb #check-members
+def _check_members(run):
+    "ValueError for folders that cannot be members, and for settings that contradict each other."
+    s, default = run.settings, EnsembleSettings()
+    for r in run.runs:
+        if r['predictions'] is None or 'logit' not in r['predictions'] or 'split' not in r['parameters']:
+            raise ValueError(f'{r["name"]} is no run of evaluate.ipynb with log-odds (version 0.2 or newer); '
+                             'an ensemble cannot be a member: name its members instead')
+        if r['name'] == 'ensemble': raise ValueError('a member is called ensemble, as the whole is: give names')
+    taken = [r['folder'] for r in run.runs] + ([project_path(s.fitted)] if s.fitted else [])
+    if run.out.resolve() in [folder.resolve() for folder in taken]:
+        raise ValueError(f'out_dir = {s.out_dir} is read by this ensemble and would be replaced: give another')
+    given = [name for name in ('how', 'smoothing') if getattr(s, name) != getattr(default, name)]
+    if s.fitted and given:
+        raise ValueError(f'fitted brings its own {" and ".join(given)}: leave that out')
+
+def _check_labelled(run):
+    "ValueError where nothing can be fitted on the rows."
+    table = next(iter(run.members.values()))
+    if not run.labelled:
+        raise ValueError('the labels of these rows are not known, so nothing can be fitted on them: fit an '
+                         'ensemble of the same members on val, and give its folder as fitted')
+    held = table.groupby('label').clip_uid.nunique().reindex([0, 1], fill_value=0)
+    if held.min() < 2:
+        raise ValueError(f'{held[1]} clips hold looking rows, {held[0]} others: to fit by folds of clips, two '
+                         'of each at least are needed. Take a mean, and a number of frames for smoothing')
 
 # %% ../nbs/41_ensembles.ipynb #start-ensemble
 _RESULTS = [f'results.{ending}' for ending in ('csv', 'md', 'tex')]
@@ -177,22 +207,25 @@ def start_ensemble(
 ) -> Ensemble: # with its members
     "Reads and checks the evaluations; then replaces an earlier ensemble by settings.json."
     run = Ensemble(settings, project_path(settings.out_dir), read_runs(settings.runs, settings.names))
+    _check_members(run)
     check_folder(run.out, 'ensemble', _LEAVES)
     run.members = _same_rows(run.runs)
     if settings.fitted: run.fitted = read_fitted(settings.fitted, len(run.members))
-    elif not run.labelled and (settings.how == 'stack' or settings.smoothing == 'auto'):
-        raise ValueError('the labels of these rows are not known, so nothing can be fitted on them: fit an '
-                         'ensemble of the same members on val, and give its folder as fitted')
+    elif settings.how == 'stack' or settings.smoothing == 'auto': _check_labelled(run)
     start_run(run.out, settings, 'ensemble', _LEAVES)
     figures.set_style()
     return run
 
 def _same_rows(runs):
     "Name -> predictions table, all with the same rows in the same order."
-    if lacking := [r['name'] for r in runs if r['predictions'] is None or 'logit' not in r['predictions']]:
-        raise ValueError(f'{", ".join(lacking)}: no run of evaluate.ipynb with log-odds (version 0.2 or newer)')
+    for r in runs:
+        check_predictions(r['predictions'], labels=False)
+        logit, label = r['predictions']['logit'], r['predictions'].get('label', pd.Series([np.nan]))
+        if not np.isfinite(logit).all() or not label.isin([-1, 0, 1]).all():
+            raise ValueError(f'{r["name"]} holds log-odds that are no finite number, or labels that are not '
+                             '-1, 0 or 1: evaluate it again')
     indexes = _row_indexes(runs)
-    common = _common_rows(runs, indexes, False)
+    common = _common_rows(runs, indexes, None)
     tables = {r['name']: r['predictions'].set_axis(i).loc[common].reset_index(drop=True)
               for r, i in zip(runs, indexes)}
     _check_labels(tables)
@@ -208,14 +241,18 @@ def read_fitted(
     if not file.is_file():
         raise FileNotFoundError(f'no {file}: give the folder of a run of ensemble.ipynb on val')
     try:
+        if file.stat().st_size > 1e7: raise ValueError('far larger than any')
         found = json.loads(file.read_text())
         how, frames, names, stack = (found[key] for key in ('how', 'smoothing', 'inputs', 'stack'))
-        numbers = [] if stack is None else [*stack['mean'], *stack['scale'], *stack['weights'], stack['bias']]
-        good = type(frames) is int and frames >= 0 and (frames % 2 == 1 or frames == 0)
-        good &= all(type(n) in (int, float) and np.isfinite(n) for n in numbers)
-        good &= len(numbers) in (0, 3 * len(names) + 1) and how in ('probabilities', 'logits', 'stack')
-        good &= (how == 'stack') == bool(numbers)
-    except (ValueError, KeyError, TypeError): good = False
+        good = type(frames) is int and 0 <= frames < 10**6 and (frames % 2 == 1 or frames == 0)
+        good &= all(isinstance(text, str) for text in [*names, *found['clips']])
+        good &= how == 'stack' if stack else how in ('probabilities', 'logits')
+        if stack:
+            number = lambda n: type(n) in (int, float) and np.isfinite(n)
+            columns = [stack[key] for key in ('mean', 'scale', 'weights')]
+            good &= all(len(column) == len(names) and all(map(number, column)) for column in columns)
+            good &= number(stack['bias']) and min(stack['scale']) > 0
+    except (ValueError, KeyError, TypeError, RecursionError): good = False
     if not good: raise ValueError(f'{file} is not what ensemble.ipynb writes')
     there = len(names) - ('log sharpness' in names)
     if there != n_members:
@@ -237,12 +274,30 @@ def make_ensemble(
         run.predictions = apply_fitted(tables, inputs, fitted)
     else: run.predictions, fitted = combine(tables, s.how, s.smoothing, sharpness, s.folds)
     names = [f'log-odds of {name}' for name in run.members] + ['log sharpness'] * wanted
-    run.fitted = fitted | dict(inputs=names)
+    run.notes = _fitted_notes(run) if s.fitted else []
+    for note in run.notes: print(note)
+    of = dict(inputs=names, members=_checkpoints(run), clips=sorted(map(str, tables[0].clip_uid.unique())))
+    run.fitted = of | fitted
     write_json(run.out / 'fitted.json', run.fitted)
     if run.of_members.split == 'test': _submit(run)
     write_official(run.predictions, run.out)
     write_table(run.predictions, run.out / 'predictions.parquet')
     return run.predictions
+
+def _checkpoints(run):
+    "The checkpoints of each member, as its evaluation names them."
+    return [[str(path) for path in _named_checkpoints(each['parameters'])] for each in run.runs]
+
+def _fitted_notes(run):
+    "What a reader should know about a fit that comes from another run."
+    fitted, here, notes = run.fitted, set(next(iter(run.members.values())).clip_uid), []
+    if shared := len(here & set(fitted['clips'])):
+        notes.append(f'{run.settings.fitted} was fitted on {shared} of these {len(here)} clips: the metrics '
+                     'are too optimistic')
+    if fitted['members'] != _checkpoints(run):
+        notes.append(f'{run.settings.fitted} was fitted for other checkpoints, or in another order: '
+                     'it may not fit')
+    return notes
 
 def _submit(run):
     "Writes submission.json; adds the labels of the crops where they are known."
@@ -258,7 +313,8 @@ def ensemble_results(
     "Writes metrics.json and, where labels are known, the results as CSV, Markdown and LaTeX."
     of, fitted, threshold = run.of_members, run.fitted, run.settings.threshold
     about = dict(split=of.split, stride=of.stride, how=fitted['how'], smoothing=fitted['smoothing'])
-    run.metrics = (lam_metrics(run.predictions, threshold) if run.labelled else {'mAP': None}) | about
+    metrics = lam_metrics(run.predictions, threshold) if run.labelled else {'mAP': None, 'notes': []}
+    run.metrics = metrics | about | dict(notes=metrics['notes'] + run.notes)
     write_json(run.out / 'metrics.json', run.metrics)
     if not run.labelled: return pd.DataFrame()
     table = results_table(run.intervals)
@@ -301,8 +357,9 @@ def _fit_sections(run):
     items = []
     if stack: items = [(pd.DataFrame(dict(input=run.fitted['inputs'], weight=stack['weights'])),
                         'Weights of the regression, of inputs scaled to standard deviation 1.')]
-    chosen = stack or run.settings.smoothing == 'auto'
-    if chosen: text += f' Fitted by {run.settings.fitted}.' if run.settings.fitted else ' ' + _FITTED
+    if run.settings.fitted: text += f' Taken from {run.settings.fitted}.'
+    elif stack or run.settings.smoothing == 'auto': text += ' ' + _FITTED
+    text += ''.join(f' {note[0].upper()}{note[1:]}.' for note in run.notes)
     return [('How they were combined', text, *items)]
 
 # %% ../nbs/41_ensembles.ipynb #write-ensemble
@@ -312,7 +369,7 @@ def write_ensemble(
 ) -> Path: # report.html
     "Writes the report; prints the mAP, and where the report is."
     facts = {'members': f'{len(run.members)}', 'rows': f'{len(run.predictions):,}'}
-    if run.labelled:
+    if run.metrics['mAP'] is not None:
         gain = run.metrics['mAP'] - run.intervals[run.best].value['mAP']
         facts |= {'mAP': f'{run.metrics["mAP"]:.3f}', f'minus {run.best}': f'{gain:+.3f}'}
         print(f'mAP {run.metrics["mAP"]:.3f}, {gain:+.3f} to {run.best}, the best of {len(run.members)}')

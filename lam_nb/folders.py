@@ -151,7 +151,7 @@ def _release_all():
 
 # %% ../nbs/02_folders.ipynb #listing
 _LISTING = '.files.json'
-_KINDS = dict(splits='prepare', epochs='train', split='evaluate', runs='compare')  # a parameter of one kind
+_KINDS = dict(splits='prepare', epochs='train', split='evaluate', folds='ensemble', runs='compare')
 
 def _listed(out, leaves):
     "The kind of run that a folder holds, and its files; (None, []) if it holds none."
@@ -191,7 +191,7 @@ def _check_place(place):
 
 def check_folder(
     out: Path, # the run's folder, absolute; it may be missing
-    kind: str, # of run: prepare, train, evaluate or compare
+    kind: str, # of run: prepare, train, evaluate, compare or ensemble
     leaves: list[str], # names of the files that such a run leaves, beside figures
 ):
     "ValueError if a folder holds another kind of run, or files that no such run has left, or is a file."
@@ -231,7 +231,7 @@ def _begin_list(out, kind, names):
 def start_run(
     out_dir: str | Path, # the run's folder, made when it is missing
     settings: Settings, # its checked parameters
-    kind: str, # of run: prepare, train, evaluate or compare
+    kind: str, # of run: prepare, train, evaluate, compare or ensemble
     leaves: list[str], # names of the files that it will leave, beside figures
     keep: list[str] = (), # of these, what stays: a resumed run goes on with them
     group: str = '', # as in `claim_folder`

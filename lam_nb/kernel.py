@@ -23,11 +23,12 @@ class EncryptedProvisioner(LocalProvisioner):
 def encrypt_kernel(
     folder: Path | None = None, # of the kernel's specification; None: `python3` of this environment
 ) -> Path: # the specification, kernel.json
-    "Writes the provisioner's name into a kernel specification; the rest of it stays."
+    "Writes the provisioner's name into a kernel specification; the rest stays, and other links to the file."
+    from lam_nb.runs import atomic_path                              # not for every kernel that starts
     specification = Path(folder or Path(sys.prefix, 'share/jupyter/kernels/python3'), 'kernel.json')
     content = json.loads(specification.read_text('utf-8'))
     content.setdefault('metadata', {})['kernel_provisioner'] = {'provisioner_name': 'lam_nb-encrypted'}
-    specification.write_text(json.dumps(content, indent=1), 'utf-8')
+    with atomic_path(specification) as part: part.write_text(json.dumps(content, indent=1), 'utf-8')
     return specification
 
 # %% ../nbs/39_kernel.ipynb #example-check-example-encrypt-kernel

@@ -334,4 +334,5 @@ def add_labels(
     apart = (table['own_frame'] >= 0) & (table['frame'] >= 0) & (table['own_frame'] != table['frame'])
     _refuse(table, apart, 'have another frame in the truth than in the predictions',
             'Is the truth of another version of the crops?')
-    return table.drop(columns='own_frame').assign(label=table['label'].astype('int8'))
+    frame = table['frame'].where(table['frame'] >= 0, table['own_frame'])          # not given by every truth
+    return table.drop(columns='own_frame').assign(frame=frame, label=table['label'].astype('int8'))

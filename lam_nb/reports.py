@@ -213,7 +213,7 @@ def _as_webp(image, width):
     image, file = image.convert('RGB'), BytesIO()
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    image.save(file, 'WEBP', quality=86)
+    image.save(file, 'WEBP', quality=75)
     return file.getvalue()
 
 # %% ../nbs/04_reports.ipynb #settings-table

@@ -15,4 +15,5 @@ c.ServerApp.root_dir = str(Path(__file__).resolve().parent.parent)
 c.ServerApp.extra_services = ['lab_server']
 c.ServerApp.contents_manager_class = 'lab_server.Notebooks'
 c.LabApp.default_url = '/project'
+c.MappingKernelManager.transport_encryption = 'auto'                                  # a kernel's messages pass encrypted
 c.ServerApp.tornado_settings = {'page_config_hook': page}

@@ -467,7 +467,7 @@ def recipe(text: str, defaults: dict) -> list[str]:
 
 
 def same_kind(value: object, default: object) -> bool:
-    "May `value` stand where `default` does? Anything for None, an int for a float, auto (settings check it), but never a bool for a number."
+    "May `value` stand where `default` does? Anything for None, an int for a float, auto (settings check it), but no bool for a number."
     if default is None or value == 'auto':
         return True
     return type(value) is type(default) or (type(value) is int and type(default) is float)

@@ -73,7 +73,8 @@ def test_folds_are_whole_clips_with_both_classes():
     folds = clip_folds(rows(11), 5)
     table = rows(11).assign(fold=folds)
     assert (table.groupby('clip_uid').fold.nunique() == 1).all() and table.groupby('fold').label.nunique().eq(2).all()
-    assert np.array_equal(clip_folds(rows(11).sample(frac=1, random_state=0).sort_index(), 5), folds)
+    shuffled = rows(11).sample(frac=1, random_state=0)
+    assert np.array_equal(clip_folds(shuffled, 5), folds[shuffled.index])
     with pytest.raises(ValueError, match='one clip'): combine([member(rows(1))] * 2, 'stack')
 
 
@@ -105,21 +106,68 @@ def test_other_rows_or_labels_are_refused(tmp_path, two, change, why):
 def test_an_evaluation_without_log_odds_is_refused(tmp_path, two):
     old = evaluation(tmp_path / 'old', member(rows()).drop(columns='logit'))
     settings = EnsembleSettings(runs=[two[0], old], out_dir=str(tmp_path / 'o'))
-    with pytest.raises(ValueError, match='old: no run of evaluate'): start_ensemble(settings)
+    with pytest.raises(ValueError, match='old is no run of evaluate'): start_ensemble(settings)
 
 
-MEAN = '{"how": "logits", "inputs": ["a", "b"], "stack": null, "smoothing": %s}'
-STACK = '{"how": "stack", "smoothing": 0, "inputs": ["a", "b"], "stack": {"mean": [0, %s], "scale": [1, 1], "weights": [1, 1], "bias": 0}}'
+MEAN = '{"how": "logits", "inputs": ["a", "b"], "stack": null, "smoothing": %s, "members": [], "clips": []}'
+STACK = """{"how": "stack", "smoothing": 0, "inputs": ["a", "b"], "members": [], "clips": [],
+            "stack": {"mean": [0, %s], "scale": [1, %s], "weights": [1, 1], "bias": 0}}"""
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{}', 'null', '{"how": "stack"}', MEAN.replace('logits', 'x') % 0, STACK % 'NaN', STACK % '"1"',
-                                  STACK % '1, 2', MEAN % 'true', MEAN % -3, MEAN % 4])
+@pytest.mark.parametrize('text', [
+    '', '[]', '{}', 'null', '{"how": "stack"}', MEAN.replace('logits', 'x') % 0, MEAN % 'true', MEAN % -3, MEAN % 4,
+    STACK % ('NaN', 1), STACK % ('"1"', 1), STACK % ('1, 2', 1), STACK % (1, 0), STACK % (1, -1), STACK % (1, '1, 1'),
+    '[' * 100_000, MEAN % 5 + ' ' * 10**7], ids=range(17))
 def test_a_strange_fitted_json_is_refused(tmp_path, text):
     (tmp_path / 'fitted.json').write_text(text)
     with pytest.raises(ValueError, match='is not what ensemble.ipynb writes'): read_fitted(tmp_path, 2)
-    for good in (MEAN % 5, STACK % 1):
+    for good in (MEAN % 5, STACK % (1, 1)):
         (tmp_path / 'fitted.json').write_text(good)
         assert read_fitted(tmp_path, 2)['inputs'] == ['a', 'b']
+
+
+def test_what_cannot_be_a_member_or_a_fit_is_refused(tmp_path, two):
+    "Before anything is written: an ensemble, a member of the whole's name, a folder that is read, contradictions, too few clips."
+    def refused(why, **given):
+        with pytest.raises(ValueError, match=why): start_ensemble(EnsembleSettings(**dict(runs=two, out_dir=str(tmp_path / 'no')) | given))
+    whole = start_ensemble(EnsembleSettings(runs=two, out_dir=str(tmp_path / 'whole')))
+    whole.show = False
+    make_ensemble(whole)
+    ensemble_results(whole)
+    refused('cannot be a member', runs=[two[0], str(whole.out)])
+    refused('called ensemble', names=['a', 'ensemble'])
+    refused('would be replaced', out_dir=two[1])
+    refused('would be replaced', out_dir=str(whole.out), fitted=str(whole.out))
+    refused('fitted brings its own how', fitted=str(whole.out), how='stack')
+    one = [evaluation(tmp_path / f'one{i}', member(rows()).assign(label=lambda t: t.label * (t.clip_uid == 'clip_1'))) for i in range(2)]
+    refused('1 clips hold looking rows', runs=one, how='stack')
+    refused('1 clips hold looking rows', runs=one, smoothing='auto')
+    broken = evaluation(tmp_path / 'broken', member(rows()).assign(logit=np.nan))
+    refused('broken holds log-odds that are no finite number', runs=[two[0], broken])
+    stride = evaluation(tmp_path / 'stride', member(rows())[::3])
+    refused('evaluate them on the same split and stride', runs=[two[0], stride])
+    assert not (tmp_path / 'no').exists() and (tmp_path / 'whole/predictions.parquet').exists()
+
+
+def test_a_mean_of_rows_of_one_class_has_no_map(tmp_path):
+    folders = [evaluation(tmp_path / f'{i}', member(rows(), seed=i).assign(label=0)) for i in range(2)]
+    command(['ensemble', f'runs={",".join(folders)}', f'out_dir={tmp_path / "whole"}'])
+    assert json.loads((tmp_path / 'whole/metrics.json').read_text())['mAP'] is None and (tmp_path / 'whole/report.html').exists()
+
+
+def test_a_fit_for_others_is_said(tmp_path, two):
+    "Other checkpoints, and clips that the fit has seen, are notes of the report."
+    first = start_ensemble(EnsembleSettings(runs=two, how='stack', sharpness=False, out_dir=str(tmp_path / 'val')))
+    make_ensemble(first)
+    again = start_ensemble(EnsembleSettings(runs=two, fitted=str(first.out), out_dir=str(tmp_path / 'again')))
+    make_ensemble(again)
+    assert [note.split(' of these')[0].split('val ')[-1] for note in again.notes] == ['was fitted on 6']
+    others = [evaluation(tmp_path / f'other{i}', member(rows(), seed=i), checkpoint=f'{i}.pt') for i in range(2)]
+    third = start_ensemble(EnsembleSettings(runs=others, fitted=str(first.out), out_dir=str(tmp_path / 'third')))
+    third.show = False
+    make_ensemble(third)
+    assert 'other checkpoints' in third.notes[1] and ensemble_results(third) is not None and third.metrics['notes'][-1] == third.notes[1]
+    assert 'was fitted for other checkpoints' in ensemble_sections(third)[-1][1]
 
 
 def test_another_split_takes_what_val_gave(tmp_path, two):
