@@ -59,7 +59,7 @@ COMMA := ,
 demo: env  ## sample data -> face store -> trained model -> reports for val and test and a comparison, in outputs/demo
 	@rm -rf $(DEMO)
 	$(call run,prepare,prepare,splits=train$(COMMA)val$(COMMA)test)
-	$(call run,train,train,nbs/recipes/sample.yaml epochs=2 val_stride=3)
+	$(call run,train,train,nbs/recipes/sample.yaml epochs=2 train_stride=4 val_stride=3)
 	$(call run,evaluate,evaluate-val,checkpoint=$(BEST))
 	$(call run,evaluate,evaluate-flip,checkpoint=$(BEST) flip=true)
 	$(call run,evaluate,evaluate-test,checkpoint=$(BEST) split=test)

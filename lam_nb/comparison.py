@@ -109,7 +109,8 @@ def _common_rows(runs, indexes, shared_only):
     """The rows that all runs have, in the order of the first; an error for other rows, unless `shared_only`
     (None: there is no such option)."""
     common = indexes[0]
-    for other in indexes[1:]: common = common[common.isin(other)]
+    for other in indexes[1:]:
+        if not common.equals(other): common = common[common.isin(other)]       # slow for a million rows
     if len(common) and (shared_only or all(len(i) == len(common) for i in indexes)): return common
     of = lambda run, name: run['parameters'].get(name)
     counts = '; '.join(f'{r["name"]}: {len(i):,} rows ({of(r, "split")}, stride {of(r, "stride")})'
@@ -118,6 +119,12 @@ def _common_rows(runs, indexes, shared_only):
     cure = 'set shared_only to compare those' if may_share else 'evaluate them on the same split and stride'
     raise ValueError(f'the runs do not hold the same rows: {counts}. '
                      f'All have {len(common):,} rows in common; {cure}')
+
+
+def _rows_of(table, index, common):
+    "Those rows of a table with these keys that all runs have, in their order."
+    if not index.equals(common): table = table.set_axis(index).loc[common]
+    return table.reset_index(drop=True)
 
 
 def _check_labels(tables):
@@ -140,8 +147,7 @@ def shared_rows(
     for r in runs: check_predictions(r['predictions'])
     indexes = _row_indexes(runs)
     common = _common_rows(runs, indexes, shared_only)
-    tables = {r['name']: r['predictions'].set_axis(i).loc[common].reset_index(drop=True)
-              for r, i in zip(runs, indexes)}
+    tables = {r['name']: _rows_of(r['predictions'], i, common) for r, i in zip(runs, indexes)}
     _check_labels(tables)
     return tables
 

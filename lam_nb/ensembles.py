@@ -28,7 +28,7 @@ from .evaluation import compare_by_clip, intervals_by_clip, lam_metrics
 from .scoring import challenge_rows, smooth_scores
 from .slices import crop_statistics
 from .comparison import (
-    _check_labels, _common_rows, _row_indexes, read_runs, results_table, write_results)
+    _check_labels, _common_rows, _row_indexes, _rows_of, read_runs, results_table, write_results)
 from .decisions import _named_checkpoints
 
 # %% ../nbs/41_ensembles.ipynb #clip-folds
@@ -226,8 +226,7 @@ def _same_rows(runs):
                              '-1, 0 or 1: evaluate it again')
     indexes = _row_indexes(runs)
     common = _common_rows(runs, indexes, None)
-    tables = {r['name']: r['predictions'].set_axis(i).loc[common].reset_index(drop=True)
-              for r, i in zip(runs, indexes)}
+    tables = {r['name']: _rows_of(r['predictions'], i, common) for r, i in zip(runs, indexes)}
     _check_labels(tables)
     return tables
 
