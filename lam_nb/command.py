@@ -107,6 +107,21 @@ lam_nb prepare data_dir=/data/ego4d out_dir=outputs/prepare
 lam_nb train nbs/recipes/official.yaml data_dir=/data/ego4d out_dir=outputs/first
 lam_nb evaluate data_dir=/data/ego4d checkpoint=outputs/first/checkpoints/best.pt out_dir=outputs/first-val"""
 
+# %% ../nbs/38_command.ipynb #report-checks
+def _partial(report): return report.with_suffix('.partial.ipynb')    # a finished run's notebook stays meanwhile
+
+def _check_report(report, kind):
+    "ValueError if papermill would write over a notebook that is not the report of such a run."
+    if report.exists() and _listed(report.parent, [])[0] != kind and not _is_by_papermill(report, kind):
+        raise ValueError(f'{report} is not of a run of {kind}.ipynb, and would be written over: '
+                         'choose another out_dir')
+
+def _is_by_papermill(report, kind):
+    "Whether papermill executed it, from a notebook of this name: of a run that was stopped before its results."
+    try: by = json.loads(report.read_text('utf-8'))['metadata']['papermill']['input_path']
+    except (OSError, ValueError, KeyError, TypeError): return False
+    return isinstance(by, str) and Path(by).name == f'{kind}.ipynb'
+
 # %% ../nbs/38_command.ipynb #command
 def command(
     arguments: list[str] | None = None, # notebook, file.yaml, name=value ...; None: those of the command line
@@ -145,20 +160,6 @@ def _execute(notebook, report, parameters):
         print('stopped: what was saved is still there, and the same command goes on', file=sys.stderr)
         sys.exit(130)
     partial.replace(report)
-
-def _partial(report): return report.with_suffix('.partial.ipynb')    # a finished run's notebook stays meanwhile
-
-def _check_report(report, kind):
-    "ValueError if papermill would write over a notebook that is not the report of such a run."
-    if report.exists() and _listed(report.parent, [])[0] != kind and not _is_by_papermill(report, kind):
-        raise ValueError(f'{report} is not of a run of {kind}.ipynb, and would be written over: '
-                         'choose another out_dir')
-
-def _is_by_papermill(report, kind):
-    "Whether papermill executed it, from a notebook of this name: of a run that was stopped before its results."
-    try: by = json.loads(report.read_text('utf-8'))['metadata']['papermill']['input_path']
-    except (OSError, ValueError, KeyError, TypeError): return False
-    return isinstance(by, str) and Path(by).name == f'{kind}.ipynb'
 
 # %% ../nbs/38_command.ipynb #run-command
 #| eval: false
