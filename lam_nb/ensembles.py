@@ -227,6 +227,11 @@ def _same_rows(runs):
     indexes = _row_indexes(runs)
     common = _common_rows(runs, indexes, None)
     tables = {r['name']: _rows_of(r['predictions'], i, common) for r, i in zip(runs, indexes)}
+    known = {name: bool((table.label >= 0).all()) for name, table in tables.items()}
+    if len(set(known.values())) > 1:
+        some = ', '.join(name for name in known if known[name])
+        raise ValueError(f'labels are known in {some} only: evaluate the others again (was test_truth.csv '
+                         'added in between?)')
     _check_labels(tables)
     return tables
 

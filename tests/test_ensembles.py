@@ -144,6 +144,8 @@ def test_what_cannot_be_a_member_or_a_fit_is_refused(tmp_path, two):
     refused('1 clips hold looking rows', runs=one, smoothing='auto')
     broken = evaluation(tmp_path / 'broken', member(rows()).assign(logit=np.nan))
     refused('broken holds log-odds that are no finite number', runs=[two[0], broken])
+    secret = evaluation(tmp_path / 'secret', member(rows()).assign(label=-1))
+    refused('labels are known in a only', runs=[two[0], secret])
     stride = evaluation(tmp_path / 'stride', member(rows())[::3])
     refused('evaluate them on the same split and stride', runs=[two[0], stride])
     assert not (tmp_path / 'no').exists() and (tmp_path / 'whole/predictions.parquet').exists()
