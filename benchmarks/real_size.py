@@ -10,7 +10,6 @@ only; and the comparison of two such evaluations. For each step: seconds, the pe
 """
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -74,12 +73,10 @@ class Steps:
 
     def __call__(self, name, step):
         Path('/proc/self/clear_refs').write_text('5')                                                # the peak begins anew
-        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+        begin = time.perf_counter()
         result = step()
-        after = resource.getrusage(resource.RUSAGE_SELF)
         peak = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
-        self.found[name] = dict(seconds=round(time.perf_counter() - begin, 3), MB=int(peak.split()[1]) // 1000,
-                                cpu=round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime, 3))
+        self.found[name] = dict(seconds=round(time.perf_counter() - begin, 3), MB=int(peak.split()[1]) // 1000)
         return result
 
 

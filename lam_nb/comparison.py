@@ -89,12 +89,13 @@ def read_runs(
     return [read_run(folder, name) for folder, name in zip(folders, names)]
 
 # %% ../nbs/32_comparison.ipynb #shared-rows
-def _why_not_comparable(run):
+def _why_not_comparable(run, labels):
     "Why a run cannot be compared row by row; '' when it can."
     table = run['predictions']
     if table is None: return 'has no predictions: it is no run of evaluate.ipynb'
     if not len(table): return 'has no rows'
-    return 'has no labels (challenge crops without test_truth.csv?)' if (table['label'] == -1).any() else ''
+    unknown = labels and (table['label'] == -1).any()
+    return 'has no labels (challenge crops without test_truth.csv?)' if unknown else ''
 
 
 def _row_indexes(runs):
@@ -139,12 +140,13 @@ def _check_labels(tables):
 # %% ../nbs/32_comparison.ipynb #shared-rows-function
 def shared_rows(
     runs: list,                  # evaluations, as `read_runs` returns them
-    shared_only: bool = False,   # keep the rows that all runs have, instead of refusing runs with other rows
+    shared_only: bool | None = False,   # keep the rows that all have, instead of refusing; None: not an option
+    labels: bool = True,         # must every label be known?
 ) -> dict:   # name -> predictions table; all have the same rows in the same order, with the same labels
     "The predictions of several runs, row by row."
-    if wrong := [f'{r["name"]} {why}' for r in runs if (why := _why_not_comparable(r))]:
+    if wrong := [f'{r["name"]} {why}' for r in runs if (why := _why_not_comparable(r, labels))]:
         raise ValueError('cannot compare: ' + '; '.join(wrong))
-    for r in runs: check_predictions(r['predictions'])
+    for r in runs: check_predictions(r['predictions'], labels)
     indexes = _row_indexes(runs)
     common = _common_rows(runs, indexes, shared_only)
     tables = {r['name']: _rows_of(r['predictions'], i, common) for r, i in zip(runs, indexes)}

@@ -22,13 +22,12 @@ from .runs import data_folders, project_path, write_json
 from .folders import check_folder, end_run, list_files, start_run
 from .settings import EnsembleSettings, EvaluateSettings
 from .reports import ReportedRun, made_up_note, show_report, write_report
-from .predictions import check_predictions, write_official, write_submission, write_table
+from .predictions import write_official, write_submission, write_table
 from .inference import mean_logit, sigmoid
 from .evaluation import compare_by_clip, intervals_by_clip, lam_metrics
 from .scoring import challenge_rows, smooth_scores
 from .slices import crop_statistics
-from .comparison import (
-    _check_labels, _common_rows, _row_indexes, _rows_of, read_runs, results_table, write_results)
+from .comparison import read_runs, results_table, shared_rows, write_results
 from .decisions import _named_checkpoints
 
 # %% ../nbs/41_ensembles.ipynb #clip-folds
@@ -175,10 +174,20 @@ def _check_members(run):
     "ValueError for folders that cannot be members, and for settings that contradict each other."
     s, default = run.settings, EnsembleSettings()
     for r in run.runs:
-        if r['predictions'] is None or 'logit' not in r['predictions'] or 'split' not in r['parameters']:
+        table, given = r['predictions'], r['parameters']
+        if table is None or not {'logit', 'label'} <= {*table} or not {'split', 'data_dir'} <= given.keys():
             raise ValueError(f'{r["name"]} is no run of evaluate.ipynb with log-odds (version 0.2 or newer); '
                              'an ensemble cannot be a member: name its members instead')
         if r['name'] == 'ensemble': raise ValueError('a member is called ensemble, as the whole is: give names')
+        if not np.isfinite(table.logit).all() or not table.label.isin([-1, 0, 1]).all():
+            raise ValueError(f'{r["name"]} holds log-odds that are no finite number, or labels that are not '
+                             '-1, 0 or 1: evaluate it again')
+    known = {r['name']: bool((r['predictions'].label >= 0).all()) for r in run.runs}
+    if len(set(known.values())) > 1:
+        some = ', '.join(name for name in known if known[name])
+        raise ValueError(f'labels are known in {some} only: evaluate the others again (was test_truth.csv '
+                         'added in between?)')
+    run.of_members                                                 # ValueError for values that none can have
     taken = [r['folder'] for r in run.runs] + ([project_path(s.fitted)] if s.fitted else [])
     if run.out.resolve() in [folder.resolve() for folder in taken]:
         raise ValueError(f'out_dir = {s.out_dir} is read by this ensemble and would be replaced: give another')
@@ -209,31 +218,12 @@ def start_ensemble(
     run = Ensemble(settings, project_path(settings.out_dir), read_runs(settings.runs, settings.names))
     _check_members(run)
     check_folder(run.out, 'ensemble', _LEAVES)
-    run.members = _same_rows(run.runs)
+    run.members = shared_rows(run.runs, None, labels=False)
     if settings.fitted: run.fitted = read_fitted(settings.fitted, len(run.members))
     elif settings.how == 'stack' or settings.smoothing == 'auto': _check_labelled(run)
     start_run(run.out, settings, 'ensemble', _LEAVES)
     figures.set_style()
     return run
-
-def _same_rows(runs):
-    "Name -> predictions table, all with the same rows in the same order."
-    for r in runs:
-        check_predictions(r['predictions'], labels=False)
-        logit, label = r['predictions']['logit'], r['predictions'].get('label', pd.Series([np.nan]))
-        if not np.isfinite(logit).all() or not label.isin([-1, 0, 1]).all():
-            raise ValueError(f'{r["name"]} holds log-odds that are no finite number, or labels that are not '
-                             '-1, 0 or 1: evaluate it again')
-    indexes = _row_indexes(runs)
-    common = _common_rows(runs, indexes, None)
-    tables = {r['name']: _rows_of(r['predictions'], i, common) for r, i in zip(runs, indexes)}
-    known = {name: bool((table.label >= 0).all()) for name, table in tables.items()}
-    if len(set(known.values())) > 1:
-        some = ', '.join(name for name in known if known[name])
-        raise ValueError(f'labels are known in {some} only: evaluate the others again (was test_truth.csv '
-                         'added in between?)')
-    _check_labels(tables)
-    return tables
 
 # %% ../nbs/41_ensembles.ipynb #read-fitted
 def read_fitted(
