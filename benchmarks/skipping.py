@@ -107,7 +107,7 @@ def main():
                                  times={way: round(fps['ours'] / fps[way], 2) for way in WAYS[:-1]},
                                  equal=len({content(root, way) for way in WAYS}) == 1))
                 print(rows[-1], flush=True)
-        save('skipping', f'python benchmarks/skipping.py --seconds {args.seconds} --rounds {args.rounds}', video=SIZE, rows=rows)
+                save('skipping', f'python benchmarks/skipping.py --seconds {args.seconds} --rounds {args.rounds}', video=SIZE, rows=rows)
 
 
 if __name__ == '__main__': main()
