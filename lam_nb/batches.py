@@ -19,23 +19,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .devices import autocast, worker_count
 from .faces import ClipFaces
-from .windows import FaceWindows, window_batches
+from .windows import (
+    FaceWindows, drop_blurred, mirrored_numbers, sharpness_rank, window_batches)
 from .models import normalise
 
 # %% ../nbs/25_batches.ipynb #loss
 def window_loss(
     model, # forward: (B, 7, 3, H, W) -> (B, 2); bare, or wrapped for DDP
-    images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device
+    images: torch.Tensor, # (B, 7, H, W, 3) uint8 on the model's device; or (B, 7, D) floats: kept features
     label: torch.Tensor, # (B,) int64, 0 or 1
     weights: torch.Tensor, # (2,) of not looking and looking, on the device
     precision: str, # as for `chosen_precision`
     label_smoothing: float = 0., # fraction of each label that is split evenly over both classes
+    numbers: torch.Tensor | None = None, # (B, 7, K) side information, where the model wants some
 ) -> torch.Tensor: # a scalar
     "Class-weighted cross-entropy of a batch."
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
-    x = normalise(images.flatten(0, 1), bare.mean, bare.std)         # (B*7, 3, H, W), channels-last in memory
-    x = (x.contiguous() if precision == 'fp32' else x).unflatten(0, images.shape[:2])  # (B, 7, 3, H, W)
-    with autocast(precision, images.device): logits = model(x)
+    bare, x = model.module if isinstance(model, DistributedDataParallel) else model, images
+    if images.ndim > 3:
+        x = normalise(images.flatten(0, 1), bare.mean, bare.std)     # (B*7, 3, H, W), channels-last in memory
+        x = (x.contiguous() if precision == 'fp32' else x).unflatten(0, images.shape[:2])  # (B, 7, 3, H, W)
+    with autocast(precision, images.device): logits = model(x, *([] if numbers is None else [numbers]))
     return F.cross_entropy(logits.float(), label, weights, label_smoothing=label_smoothing)
 
 # %% ../nbs/25_batches.ipynb #class-weights
@@ -113,8 +116,11 @@ def random_flip(
     key: list[int], # seed, epoch, batch, rank: decides which
 ) -> torch.Tensor: # (B, 7, H, W, 3)
     "Mirrors about half of the windows, each as a whole."
-    chosen = _to_device(np.random.default_rng(key).random(len(images)) < 0.5, images)
-    return torch.where(chosen.view(-1, 1, 1, 1, 1), images.flip(3), images)
+    return torch.where(_mirrored(images, key).view(-1, 1, 1, 1, 1), images.flip(3), images)
+
+def _mirrored(x, key):
+    "(B,) bool: which windows of a batch are mirrored."
+    return _to_device(np.random.default_rng(key).random(len(x)) < 0.5, x)
 
 def _to_device(values, x):
     "A NumPy array as a tensor on the device of `x`, without waiting for it."
@@ -240,21 +246,28 @@ def stores_hash(
 def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
-    "Changes whenever the training windows are made of other faces, images, labels or clips."
-    return stores_hash(windows.stores, len(windows))
+    "Changes whenever the training windows are made of other faces, images, labels, clips, numbers or features."
+    made = [stores_hash(windows.stores, len(windows))]
+    if windows.names: made += [windows.names, hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()]
+    if hasattr(windows, 'kept'): made += [[clip.path.stat().st_size, clip.about] for clip in windows.kept]
+    return made[0] if len(made) == 1 else hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data
 class WindowData:
     "Looking-at-me's windows as `TrainingData`."
     def __init__(self,
-        windows: FaceWindows, # of the training split
-        settings, # `TrainSettings`: seed, sampling, batch_size, num_workers, precision, augmentation
+        windows: FaceWindows, # of the training split; or FeatureWindows
+        settings, # `TrainSettings`: seed, sampling, batch_size, num_workers, precision, augmentation, quality
         weights: list[float], # of not looking and looking, as `class_weights` gives them
         device: torch.device, # of the model
     ):
         self.windows, self.settings, self.device = windows, settings, device
         self.weights = np.float32(weights).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
+        wanted, self.blur = windows.names, None
+        if settings.quality == 'drop':                         # the last of the numbers, of which no model is told
+            self.blur, wanted = tuple(value[-1] for value in windows.scales()), wanted[:-1]
+        self.told, self.mirror = len(wanted), mirrored_numbers(wanted)
 
     def __len__(self): return len(self.windows)
 
@@ -264,14 +277,39 @@ class WindowData:
         return epoch_batches(order, s.batch_size, rank, size)
 
     def load(self, batches):
-        workers = worker_count(self.settings.num_workers, self.device)
+        kept = hasattr(self.windows, 'kept')                   # features are only gathered: no work for others
+        workers = 0 if kept else worker_count(self.settings.num_workers, self.device)
         return window_batches(self.windows, batches, workers, self.device)
 
     def loss(self, model, batch, key):
-        s = self.settings
-        images, label = (batch[name].to(self.device, non_blocking=True) for name in ('images', 'label'))
-        images = augment(images, key, s.flip, s.jitter, s.colour, s.blur)
-        return window_loss(model, images, label, self.on_device, s.precision, s.label_smoothing)
+        s, kind = self.settings, 'images' if 'images' in batch else 'features'
+        on = {name: value.to(self.device, non_blocking=True) for name, value in batch.items() if name != 'item'}
+        x, told = on[kind], on.get('numbers')
+        if self.blur: x, told = self._dropped(x, told, batch, key)
+        told = self._told(told, key) if self.told else None
+        if kind == 'images': x = augment(x, key, s.flip, s.jitter, s.colour, s.blur)
+        else: x = self._view(x, key).float()
+        return window_loss(model, x, on['label'], self.on_device, s.precision, s.label_smoothing, told)
+
+    def _dropped(self, x, told, batch, key):
+        "Faces and numbers without some blurred neighbours."
+        p = sharpness_rank(batch['numbers'][..., -1].numpy(), self.blur)
+        at = _to_device(drop_blurred(self.windows.rows[batch['item'].numpy()], p, key), x)           # (B, T)
+        here = torch.arange(len(x), device=x.device)[:, None]
+        return x[here, at], told[here, at]
+
+    def _told(self, numbers, key):
+        "(B, T, K) what the model is told, of mirrored faces where these are."
+        told, (order, sign) = numbers[..., :self.told], self.mirror
+        if not self.settings.flip: return told
+        mirrored = told[..., order] * torch.tensor(sign, device=told.device)
+        return torch.where(_mirrored(told, key).view(-1, 1, 1), mirrored, told)
+
+    def _view(self, features, key):
+        "(B, T, D): of the faces, or of their mirror images."
+        if not self.settings.flip: return features[:, :, 0]
+        if features.shape[2] == 1: raise ValueError('the kept features have no mirrored views: set flip to false')
+        return torch.where(_mirrored(features, key).view(-1, 1, 1), features[:, :, 1], features[:, :, 0])
 
     def fractions(self, batches): return step_weights(batches, self.windows.labels, self.weights)
 

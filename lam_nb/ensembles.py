@@ -26,7 +26,6 @@ from .predictions import write_official, write_submission, write_table
 from .inference import mean_logit, sigmoid
 from .evaluation import compare_by_clip, intervals_by_clip, lam_metrics
 from .scoring import challenge_rows, smooth_scores
-from .slices import crop_statistics
 from .comparison import read_runs, results_table, shared_rows, write_results
 from .decisions import _named_checkpoints
 
@@ -45,7 +44,7 @@ def clip_folds(
 # %% ../nbs/41_ensembles.ipynb #stack-inputs
 def stack_inputs(
     logits: np.ndarray, # (K, N) log-odds of K members
-    sharpness: np.ndarray | None = None, # (N,) as `crop_statistics` measures it, NaN: not known; None: not used
+    sharpness: np.ndarray | None = None, # (N,) as predictions tables have it, NaN: not known; None: not used
 ) -> np.ndarray: # (N, K) or (N, K + 1), NaN where not known
     "What the regression sees of each row."
     columns = [*np.clip(logits, -30, 30)]
@@ -262,7 +261,7 @@ def make_ensemble(
     split submission.json."""
     s, tables, fitted = run.settings, list(run.members.values()), run.fitted
     wanted = 'log sharpness' in fitted['inputs'] if fitted else s.how == 'stack' and s.sharpness
-    sharpness = crop_statistics(run.store, tables[0], len(tables[0])).sharpness.to_numpy() if wanted else None
+    sharpness = _sharpness(tables[0]) if wanted else None
     if fitted:
         inputs = stack_inputs(np.stack([table.logit.to_numpy(float) for table in tables]), sharpness)
         run.predictions = apply_fitted(tables, inputs, fitted)
@@ -277,6 +276,12 @@ def make_ensemble(
     write_official(run.predictions, run.out)
     write_table(run.predictions, run.out / 'predictions.parquet')
     return run.predictions
+
+def _sharpness(table):
+    "The sharpness of each row; ValueError where the runs do not know it."
+    if 'sharpness' in table and table.sharpness.notna().any(): return table.sharpness.to_numpy()
+    raise ValueError('the runs do not know how sharp the faces are (they, or their face store, were made by a '
+                     'version before 0.3): run prepare.ipynb and evaluate.ipynb again, or set sharpness to false')
 
 def _checkpoints(run):
     "The checkpoints of each member, as its evaluation names them."

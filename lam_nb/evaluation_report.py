@@ -71,7 +71,7 @@ class Evaluation(ReportedRun):
     @cached_property
     def properties(self) -> pd.DataFrame:           # a row a prediction, a column a property
         pose = self.root / 'sample_truth.csv'
-        return row_properties(self.predictions, self.store, pose if pose.exists() else None)
+        return row_properties(self.predictions, pose if pose.exists() else None)
 
     @cached_property
     def slices(self) -> dict: return slice_tables(self.predictions, self.properties, self.threshold)
@@ -229,11 +229,11 @@ SLICE_COLUMNS = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not
 
 def _slice_text(run):
     "How to read the groups, and which properties are not known."
-    measured, unknown = run.properties.brightness.notna().sum(), set(run.properties) - set(run.slices)
+    unknown = set(run.properties) - set(run.slices)
     text = ('AP of looking per group of rows. Grey bar: random baseline, the fraction of looking rows. '
             f'Intervals as above, where {MIN_CLIPS} clips or more hold both classes. AP is not defined for a '
             'group of one class. '
-            f'Sharpness and brightness are of stored crops ({measured:,} of {len(run.properties):,} measured). '
+            'Sharpness and brightness are of the stored crops. '
             'Of many persons or clips the weakest twelve are shown; slices.csv has all.')
     names = ', '.join(name.replace('_', ' ') for name in run.properties if name in unknown)
     return text + f' Not known of these rows: {names}.' * bool(unknown)
@@ -246,9 +246,12 @@ def slice_sections(
     bars = [(run.save(figures.slices(weakest(table)), f'slice_{name}'),
              f'AP of looking by {table.index.name}. Dot: AP; line: 95 % interval; bar: random baseline.')
             for name, table in run.slices.items() if len(table) > 1]
+    errors = [(run.save(figures.score_errors(run.predictions, run.properties.sharpness), 'errors_by_sharpness'),
+               'Mean distance of the scores from the labels, over tenths of the rows from blurred to sharp faces.'
+               )] * ('sharpness' in run.slices)
     tables = [_readable(weakest(table)[SLICE_COLUMNS], table.index.name)
               for table in run.slices.values()]
-    return [('Where does it work?', _slice_text(run), *bars, *tables)]
+    return [('Where does it work?', _slice_text(run), *bars, *errors, *tables)]
 
 # %% ../nbs/33_evaluation_report.ipynb #timing
 _KINDS = {'missed': 'false negatives', 'false alarm': 'false positives'}   # in error_runs.csv -> in the report

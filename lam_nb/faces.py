@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACE_PIXELS', 'BATCH_ROWS', 'SCHEMA', 'SOCIAL_TEST', 'MEMBER_BYTES', 'crop_face', 'fitted_boxes', 'encode_face',
-           'decode_face', 'write_store', 'store_path', 'ClipFaces', 'note_unavailable', 'challenge_faces',
-           'challenge_root', 'unpack_crops']
+           'decode_face', 'face_quality', 'write_store', 'store_path', 'ClipFaces', 'complete_store',
+           'note_unavailable', 'challenge_faces', 'challenge_root', 'unpack_crops']
 
 # %% ../nbs/16_faces.ipynb #imports
 import hashlib, json, re, tempfile, zlib
@@ -106,23 +106,36 @@ def decode_face(
     same = face.shape[:2] == (size, size)
     return face if same else cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
 
+# %% ../nbs/16_faces.ipynb #face-quality
+def face_quality(
+    data: bytes | memoryview | None, # a store's `image`
+) -> tuple[float, float]: # sharpness, from 0; brightness, 0 to 255. NaN for a black or a missing crop
+    "How sharp and how bright a crop is. ValueError if it cannot be decoded."
+    if not data: return np.nan, np.nan
+    grey = decode_image(data, FACE_PIXELS, grey=True)
+    return float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1].item() ** 2), float(grey.mean())
+
 # %% ../nbs/16_faces.ipynb #schema
 BATCH_ROWS = 1024 # rows in each record batch of a store, but for the last: row i lies in batch i // 1024
 SCHEMA = pa.schema([
     ('clip_uid', pa.string()), ('track_id', pa.string()), ('person_id', pa.string()), ('frame', pa.int64()),
     *[(c, pa.float64()) for c in ('x1', 'y1', 'x2', 'y2')], ('label', pa.int8()), ('interpolated', pa.bool_()),
-    ('unique_id', pa.string()), ('image', pa.large_binary())])
+    ('unique_id', pa.string()), ('sharpness', pa.float32()), ('brightness', pa.float32()),
+    ('image', pa.large_binary())])
+_OLD_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ('sharpness', 'brightness')]) # before 0.3
 
 # %% ../nbs/16_faces.ipynb #scratch
 def _to_scratch(images, scratch, n):
     """Writes encoded faces to a scratch file as they come; start and number of each row's bytes (-1: none),
-    and a hash of the images of all rows."""
+    a hash of the images of all rows, and (n, 2) their sharpness and brightness."""
     start, length, hashes = np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros((n, 32), np.uint8)
+    quality = np.full((n, 2), np.nan, np.float32)
     for rows, data in images:
         start[rows], length[rows] = scratch.tell(), len(data)
         hashes[rows] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        quality[rows] = face_quality(data)
         scratch.write(data)
-    return start, length, hashlib.sha256(hashes).hexdigest()
+    return start, length, hashlib.sha256(hashes).hexdigest(), quality
 
 def _read_at(file, start, length):
     "`length` bytes of an open file from `start`; None for a negative length."
@@ -174,7 +187,8 @@ def write_store(
     "Writes the store of one clip, atomically; memory does not grow with its length."
     columns = faces.assign(unique_id=faces.get('unique_id', ''))
     with atomic_path(path) as part, tempfile.TemporaryFile(dir=Path(path).parent) as scratch:
-        start, length, content = _to_scratch(images, scratch, len(faces))
+        start, length, content, quality = _to_scratch(images, scratch, len(faces))
+        columns[['sharpness', 'brightness']] = quality
         text = json.dumps(about | dict(content=content, rows=len(faces)))
         schema = SCHEMA.with_metadata({'lam_nb': text, 'sum': f'{zlib.crc32(text.encode()):08x}'})
         with pa.OSFile(str(part), 'wb') as sink, pa.ipc.new_file(sink, schema) as out:
@@ -195,7 +209,7 @@ def store_path(
 # %% ../nbs/16_faces.ipynb #open-store
 def _about(file):
     "What a store's metadata hold, checked; ValueError if they are damaged, or do not fit the rest."
-    if not file.schema.equals(SCHEMA): raise ValueError('its columns are not those of a face store')
+    if not any(map(file.schema.equals, (SCHEMA, _OLD_SCHEMA))): raise ValueError('its columns are not those of a face store')
     text, total = ((file.schema.metadata or {}).get(key) for key in (b'lam_nb', b'sum'))
     if text is None: raise ValueError('it does not say what it was made of')
     if total: _check(total.decode() == f'{zlib.crc32(text):08x}', 'its metadata')
@@ -263,11 +277,15 @@ class ClipFaces:
 
     @cached_property
     def table(self) -> pd.DataFrame: # all columns but `image`
-        names = [c for c in SCHEMA.names if c != 'image']
-        schema = self._file.schema.remove(len(names))
-        table = pa.Table.from_batches([b.select(names) for b, _ in self._batches], schema).to_pandas()
+        schema = self._file.schema.remove(len(self._file.schema) - 1)
+        table = pa.Table.from_batches([b.select(schema.names) for b, _ in self._batches], schema).to_pandas()
         _check_clip(table, self.path)
-        return table
+        if self.measured: return table
+        return table.assign(sharpness=np.float32(np.nan), brightness=np.float32(np.nan))
+
+    @property
+    def measured(self) -> bool: # False: of a version before 0.3, without sharpness and brightness
+        return 'sharpness' in self._file.schema.names
 
     @cached_property
     def missing(self) -> np.ndarray: # (n,) bool: there is no image
@@ -292,6 +310,15 @@ class ClipFaces:
     def crop(self, row: int, size: int = 0) -> np.ndarray: # (size, size, 3) uint8, RGB; 0: the store's own size
         try: return decode_face(self.image(row), size or self.about['image_size'])
         except ValueError as e: raise ValueError(f'{self.path}, row {row}: {e}') from None
+
+# %% ../nbs/16_faces.ipynb #complete-store
+def complete_store(
+    path: str | Path, # an .arrow file of any version
+):
+    "Adds sharpness and brightness to a store of a version before 0.3; its other columns and images stay."
+    old = ClipFaces(path)
+    images = (([row], bytes(old.image(row))) for row in np.flatnonzero(~old.missing).tolist())
+    if not old.measured: write_store(path, old.table, images, old.about)
 
 # %% ../nbs/16_faces.ipynb #touched
 def _touched(store): return store.path.parent / 'touched' / f'{store.path.stem}.json'

@@ -6,8 +6,8 @@
 __all__ = ['LOOKING', 'NOT_LOOKING', 'DARK', 'GREY', 'PALE', 'COLOURS', 'NAMES', 'SPLIT_COLOURS', 'COLUMN', 'PAGE', 'DOTTED',
            'FPS', 'STYLE', 'RUN_STYLES', 'KINDS', 'set_style', 'styled', 'short_group', 'precision_recall', 'roc',
            'precision_recall_of', 'confusion_matrix', 'score_histogram', 'calibration', 'contact_sheet', 'timeline',
-           'confident_rows', 'row_caption', 'gallery', 'intervals', 'slices', 'around_borders', 'differences',
-           'training_curves', 'training_curves_of', 'face_sizes', 'track_lengths', 'positives']
+           'confident_rows', 'row_caption', 'gallery', 'intervals', 'slices', 'score_errors', 'around_borders',
+           'differences', 'training_curves', 'training_curves_of', 'face_sizes', 'track_lengths', 'positives']
 
 # %% ../nbs/30_figures.ipynb #imports
 from functools import wraps
@@ -695,6 +695,28 @@ def slices(
     ax.plot(baseline, np.arange(len(table)), '|', color=GREY, markersize=7, markeredgewidth=1.4)
     _dots(ax, names, table[metric], low, high, notes)
     if np.isfinite(baseline).any(): ax.set_xlim(0, 1.01)
+    return fig
+
+# %% ../nbs/30_figures.ipynb #score-errors
+@styled
+def score_errors(
+    predictions: pd.DataFrame,  # predictions table
+    values,                     # (n,) above 0, NaN where not known: a number for each row
+    name: str = 'sharpness',    # of these numbers
+) -> plt.Figure:
+    "Mean distance of the scores from the labels by tenths of a property, for each label."
+    fig, ax = plt.subplots(figsize=_size(COLUMN * 1.2, 2.2))
+    ax.set(xlabel=f'{name} (median of each tenth of the rows)', ylabel='mean |label - score|', xscale='log')
+    rows = predictions[['label', 'score']].assign(value=np.asarray(values, dtype=float))
+    rows = rows[(rows.value > 0) & (rows.label >= 0)]
+    if len(rows) < 20: return _not_defined(ax, f'fewer than 20 rows with a label and a known {name}')
+    tenth = pd.qcut(rows.value.rank(method='first'), 10, labels=False)
+    for label, colour, words in ((1, LOOKING, 'labelled looking'), (0, NOT_LOOKING, 'not looking')):
+        of = rows[rows.label == label]
+        error = (of.label - of.score).abs().groupby(tenth).mean()
+        ax.plot(rows.value.groupby(tenth).median()[error.index], error, '.-', color=colour, label=words)
+    ax.set_ylim(0)
+    ax.legend(frameon=False)
     return fig
 
 # %% ../nbs/30_figures.ipynb #borders

@@ -74,15 +74,17 @@ _END = b'\xff\xd9' # the end of a JPEG file; imread goes on with it where a file
 def decode_image(
     data: bytes | memoryview, # an image file: JPEG, PNG, WebP, BMP or GIF
     pixels: int = PIXELS, # an image of more pixels is refused before memory is taken for it
-) -> np.ndarray: # (H, W, 3) uint8 RGB
+    grey: bool = False, # its grey values only
+) -> np.ndarray: # (H, W, 3) uint8 RGB; with `grey` (H, W)
     "The image as `cv2.imread` shows it, also where its end is missing. ValueError if it shows nothing."
     width, height = _image_size(data) or (0, 0)
     if width * height > pixels:
         raise ValueError(f'the image claims {width} x {height} pixels; more than {pixels:,} are not decoded')
+    kind = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR_RGB
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if width else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), kind) if width else None
         if image is None and width and bytes(data[:2]) == b'\xff\xd8':
-            image = cv2.imdecode(np.frombuffer(bytes(data) + _END * (1 << 15), np.uint8), cv2.IMREAD_COLOR_RGB)
+            image = cv2.imdecode(np.frombuffer(bytes(data) + _END * (1 << 15), np.uint8), kind)
     except cv2.error: image = None
     if image is None: raise ValueError(f'{len(data):,} bytes cannot be decoded as an image')
     return image

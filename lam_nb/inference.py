@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'ClipPlan', 'face_features', 'sigmoid', 'mean_logit', 'window_logits', 'fast_copy',
-           'predict_clips', 'survey_stores', 'predict']
+           'predict_clips', 'survey_stores', 'predict', 'keep_features', 'features_folder']
 
 # %% ../nbs/23_inference.ipynb #imports
 import copy, hashlib, inspect, json, threading
@@ -26,8 +26,11 @@ from .devices import autocast, chosen_precision, half_type, no_trials, out_of_me
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
 from .predictions import read_table, write_table
-from .windows import check_stores, face_size, one_thread, window_rows
-from .models import FaceBackbone, model_name, normalise
+from lam_nb.windows import (
+    KEPT_SHARPNESS, check_stores, face_size, mirrored_numbers, one_thread, sharpness_rank, side_numbers,
+    window_rows)
+from .models import FaceBackbone, FaceModel, model_name, normalise
+from .encoders import EncoderHead, KeptFeatures, encoder_key, same_width, write_features
 
 # %% ../nbs/23_inference.ipynb #plan
 def _about(store):
@@ -36,18 +39,25 @@ def _about(store):
     return dict(about, bytes=store.path.stat().st_size)
 
 class ClipPlan:
-    "Which faces of a clip are needed for its windows."
+    "Which faces of a clip are needed for its windows, and what the model is told of them."
     def __init__(self,
         store: ClipFaces, # the clip's face store
         stride: int, # every how many rows of a track
-        length: int = 7, # T, frames per window: `model.window`
+        model=FaceModel, # its `window`, `step`, `blur` and `numbers` count
+        side: dict | None = None, # as `read_side_table` gives it
+        features: str | Path | None = None, # folder of kept features; None: they are computed
     ):
-        table = store.table
+        table, own = store.table, lambda name: getattr(model, name, getattr(FaceModel, name))
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
-        rows = window_rows(track, frame, store.missing, store.black, length)[keep]       # (M, T)
+        absent, length = store.missing, own('window')
+        if own('blur'): absent = absent | (sharpness_rank(table.sharpness, own('blur')) < KEPT_SHARPNESS)
+        rows = window_rows(track, frame, absent, store.black, length, own('step'))[keep]       # (M, T)
         self.store, self.keep, self.about = store, keep, _about(store)
         self.need, where = np.unique(rows, return_inverse=True)                         # (F,) rows of the store
         self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
+        self.names = tuple(own('numbers'))
+        self.told = side_numbers(table, self.names, side)[self.need]                               # (F, K)
+        self.kept = KeptFeatures(Path(features) / store.path.name, store) if features else None
 
     def table(self) -> pd.DataFrame:
         table = self.store.table[self.keep].reset_index(drop=True)
@@ -157,6 +167,21 @@ def _row_features(model, store, rows, size, precision, flip):
         raise MemoryError(f'{len(images)} faces do not fit into the memory of {device}: '
                           'give a smaller batch_size') from e
 
+def _kept_rows(model, kept, rows, flip):
+    "The same from kept features; ValueError if they are not what the model reads."
+    found, device = kept.rows[rows], next(model.parameters()).device
+    if found.shape[2] != model.dim: raise ValueError(f'{kept.path} holds features of {found.shape[2]} numbers, '
+                                                     f'the model reads {model.dim}')
+    if flip and found.shape[1] < 2: raise ValueError(f'{kept.path} has no mirrored views: set flip to false')
+    return torch.from_numpy(found[:, :1 + flip].astype(np.float32)).to(device)
+
+def _with_numbers(features, told, names):
+    "(n, V, D) features, each followed by the K numbers of its face; those of a mirrored face are mirrored."
+    if not names: return features
+    order, sign = mirrored_numbers(names)
+    told = torch.from_numpy(np.stack([told, told[:, order] * np.float32(sign)][:features.shape[1]], 1))
+    return torch.cat([features, told.to(features.device)], -1)
+
 def _in_batches(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 
 def _submit(pool, model, plan, batch_size, size, *options):
@@ -164,8 +189,10 @@ def _submit(pool, model, plan, batch_size, size, *options):
     size, on_cpu = size or plan.store.about['image_size'], next(model.parameters()).device.type == 'cpu'
     if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // size ** 2))
     batches = _in_batches(plan.need, batch_size)
-    parts = [pool.submit(_row_features, model, plan.store, rows, size, *options) for rows in batches]
-    features = pool.submit(lambda: torch.cat([part.result() for part in parts]))
+    if plan.kept: parts = [pool.submit(_kept_rows, model, plan.kept, rows, options[-1]) for rows in batches]
+    else: parts = [pool.submit(_row_features, model, plan.store, rows, size, *options) for rows in batches]
+    join = lambda: torch.cat([part.result() for part in parts])
+    features = pool.submit(lambda: _with_numbers(join(), plan.told, plan.names))
     classify = lambda windows: window_logits(model, features.result(), windows)
     return parts, [pool.submit(classify, windows) for windows in _in_batches(plan.windows, WINDOW_BATCH)]
 
@@ -216,11 +243,14 @@ def _own_source(model):
     try: return [Path(file).read_text() for file in dict.fromkeys(map(inspect.getfile, own))]
     except (TypeError, OSError): return []                                 # defined in a notebook
 
-def _logits_hash(model, stride, size, precision, flip):
+def _logits_hash(model, stride, size, precision, flip, side=None, kept=False):
     "16 hexadecimal digits that change with whatever the logits depend on, but for the faces."
     computed = chosen_precision(precision, next(model.parameters()).device)
-    used = [3, model_name(model), stride, size, computed, flip, *_own_source(model)]
+    own = [getattr(model, name, getattr(FaceModel, name)) for name in ('options', 'step', 'numbers', 'blur')]
+    used = [4, model_name(model), stride, size, computed, flip, kept, own, *_own_source(model)]
     digest = hashlib.sha256(json.dumps(used).encode())
+    for uid, table in (side or {}).items():
+        digest.update(uid.encode() + pd.util.hash_pandas_object(table).to_numpy().tobytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -247,7 +277,7 @@ def survey_stores(
     return [rows for rows, _ in found], found[-1][1] if found else size
 
 # %% ../nbs/23_inference.ipynb #predict-part
-def _predict_part(model, paths, rows, stride, folder, show, options):
+def _predict_part(model, paths, rows, stride, folder, show, options, *given):
     "Tables of these clips in this process, in their order, and how many of them an earlier run had kept."
     parts = [folder / f'{p.stem}.parquet' if folder else None for p in paths]
     about = [_about(ClipFaces(p)) for p in paths]
@@ -258,7 +288,7 @@ def _predict_part(model, paths, rows, stride, folder, show, options):
         print(f'{len(kept)} of {len(paths)} clips are kept from an earlier run (parts/{folder.name})')
     show = show and bool(todo)
     with Progress(sum(rows), 'predicting', 'rows', done=sum(rows[i] for i in kept), show=show) as progress:
-        plans = (ClipPlan(ClipFaces(paths[i]), stride, model.window) for i in todo)
+        plans = (ClipPlan(ClipFaces(paths[i]), stride, model, *given) for i in todo)
         for i, table in zip(todo, predict_clips(model, plans, progress=progress, **options)):
             if table.attrs['store'] != about[i]:
                 raise ValueError(f'{paths[i]} was replaced while it was scored: run again when the preparation '
@@ -294,6 +324,8 @@ def predict(
     stride: int = 1, # every how many rows of a track
     parts: str | Path | None = None, # folder that keeps finished clips for a later run; None: nothing is kept
     progress: bool = False, # show progress (rank 0)
+    side: dict | None = None, # as `read_side_table` gives it, where the model wants its numbers
+    features: str | Path | None = None, # folder of kept features of these clips; None: they are computed
     **options, # size, batch_size, num_workers, precision, flip: as in `predict_clips`
 ) -> pd.DataFrame | None: # the predictions table, clips in the order given; None in processes of rank > 0
     "Predictions for all clips; with several processes each computes a part of them, and rank 0 gets all."
@@ -301,9 +333,10 @@ def predict(
     rows, options['size'] = survey_stores(paths, stride, _side(model, options.get('size', 0)))
     mine = split_work(rows, processes)[rank]
     used = [options.get(k, default) for k, default in (('size', 0), ('precision', 'fp32'), ('flip', False))]
-    folder = Path(parts) / _logits_hash(model, stride, *used) if parts else None
-    show, my_rows = progress and rank == 0, [rows[i] for i in mine]
-    tables, n_kept = _predict_part(model, [paths[i] for i in mine], my_rows, stride, folder, show, options)
+    lasting = parts and getattr(model, 'takes_faces', True)           # a user's files of features may be replaced
+    folder = Path(parts) / _logits_hash(model, stride, *used, side, bool(features)) if lasting else None
+    my_paths, my_rows, show = [paths[i] for i in mine], [rows[i] for i in mine], progress and rank == 0
+    tables, n_kept = _predict_part(model, my_paths, my_rows, stride, folder, show, options, side, features)
     gathered = _gathered((mine, tables, n_kept))
     if rank: return None
     merged = {i: table for mine, tables, _ in gathered for i, table in zip(mine, tables)}
@@ -314,6 +347,67 @@ def _side(model, size):
     if model.size and size not in (0, model.size):
         raise ValueError(f'{model_name(model)} takes faces of {model.size} pixels, not {size}: leave size out')
     return model.size or size
+
+# %% ../nbs/23_inference.ipynb #keep-features
+def _keep_clip(pool, fast, store, file, batch_size, size, precision):
+    "Writes the features of one clip."
+    rows = _in_batches(np.arange(len(store.table)), batch_size)
+    parts = [pool.submit(_row_features, fast, store, part, size, precision, True) for part in rows]
+    features = torch.cat([part.result() for part in parts]).cpu().numpy()                     # (n, 2, D)
+    if not np.isfinite(features).all(): raise ValueError(f'the encoder gives no finite features for {file.stem}')
+    kind = np.float16 if np.abs(features).max(initial=0) < 65_000 else np.float32
+    write_features(file, store.table, features.astype(kind), of=_content(store))
+
+def _content(store): return [store.about.get(name) for name in ('content', 'fingerprint')]
+
+def _is_kept(file, store):
+    "Whether the features of a clip are there, of the faces that its store holds now."
+    try: return KeptFeatures(file, store).about.get('of') == _content(store)
+    except (OSError, ValueError): return False
+
+def keep_features(
+    model: EncoderHead, # on its device
+    faces_dir: str | Path, # face store
+    clips: list[str], # clip uids
+    features_dir: str | Path, # the features are written into a folder in it, named by `encoder_key`
+    size: int = 0, # side of the faces, pixels; 0: as stored
+    batch_size: int = 256, # faces at a time, and their mirror images
+    precision: str = 'fp32', # as for `chosen_precision`
+    progress: bool = False, # show progress (rank 0)
+) -> Path: # the folder
+    "Computes what is not yet there of the clips' features; of several processes each a part."
+    (rank, processes), stores = rank_and_size(), [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
+    size = face_size(stores, size)
+    folder = Path(features_dir) / encoder_key(model, size)
+    todo = [s for s in stores if not _is_kept(folder / s.path.name, s)]
+    mine = [todo[i] for i in split_work([len(s.missing) for s in todo], processes)[rank]]
+    on_cpu = next(model.parameters()).device.type == 'cpu'
+    if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // model.encoder_size ** 2))
+    faces = sum(len(s.missing) for s in mine)
+    show = progress and rank == 0 and faces > 0
+    threads = torch.get_num_threads() if on_cpu else core_count()
+    with _threads(threads) as pool, no_trials(), Progress(faces, 'features', 'faces', show=show) as bar:
+        fast = fast_copy(model, precision) if mine else model
+        for store in mine:
+            store = ClipFaces(store.path)                              # closed before the next one is opened
+            _keep_clip(pool, fast, store, folder / store.path.name, batch_size, size, precision)
+            bar.update(len(store.missing))
+    if processes > 1: dist.barrier()
+    return folder
+
+# %% ../nbs/23_inference.ipynb #features-folder
+def features_folder(
+    model, # on its device
+    features_dir: str | Path | None, # where features are kept, or lie; None: nowhere
+    faces_dir: str | Path, # face store
+    clips: list[str], # clip uids
+    **options, # of `keep_features`
+) -> Path | None: # None: features are computed each time
+    "The folder with the features of these clips; made where the model has an encoder."
+    if features_dir is None or not isinstance(model, EncoderHead): return None
+    if model.takes_faces: return keep_features(model, faces_dir, clips, features_dir, **options)
+    same_width([KeptFeatures(Path(features_dir) / f'{uid}.arrow', None) for uid in clips])
+    return Path(features_dir)
 
 # %% ../nbs/23_inference.ipynb #moved
 __getattr__ = moved_names(__name__)           # what version 0.1 had in this module

@@ -9,6 +9,7 @@ __all__ = ['train_windows', 'changed_settings', 'check_resume', 'set_aside', 're
 # %% ../nbs/27_launching.ipynb #imports
 import json, os, re, sys, time, warnings
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from itertools import chain, count
 from pathlib import Path
@@ -32,8 +33,10 @@ from .devices import (
     choose_device, chosen_precision, run_line, set_arithmetic, usable_gpus, worker_count)
 from .data_checks import stored_clips, warn_of_shared
 from .faces import ClipFaces, store_path
-from .windows import FaceWindows, check_stores
+from .windows import FaceWindows, check_stores, wanted_side
 from .models import read_checkpoint
+from .encoders import FeatureWindows
+from .inference import features_folder
 from .evaluation import _METRICS, out_of_patience
 from .batches import WindowData, check_validation, class_weights, data_hash, stores_hash
 from .training import (
@@ -42,13 +45,18 @@ from .training import (
 
 # %% ../nbs/27_launching.ipynb #train-windows
 def train_windows(
-    settings: TrainSettings, # data_dir, faces_dir, train_stride, image_size, model
-    model=None, # its window and size count; None: one is made
+    settings: TrainSettings, # data_dir, faces_dir, train_stride, image_size, model, side_table, quality
+    model=None, # its window, size and numbers count; None: one is made
+    features: Path | None = None, # folder of kept features; None: faces are read
 ) -> FaceWindows: # of the training split
     "The windows to train on; ValueError if there are none."
     (data_dir, faces_dir), model = data_folders(settings), model or model_for(settings)
     size, clips = settings.image_size or model.size, stored_clips(data_dir, faces_dir, 'train')
-    windows = FaceWindows(faces_dir, clips, settings.train_stride, size, model.window)
+    names = (*getattr(model, 'numbers', ()), *['sharpness'] * (settings.quality == 'drop'))
+    side = wanted_side(names, settings.side_table and project_path(settings.side_table))
+    of_model = model.window, getattr(model, 'step', 1), names, side
+    kind = FaceWindows if features is None else partial(FeatureWindows, features)
+    windows = kind(faces_dir, clips, settings.train_stride, size, *of_model)
     if not len(windows):
         raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; '
                          'check the split list')
@@ -57,7 +65,7 @@ def train_windows(
 # %% ../nbs/27_launching.ipynb #changed-settings
 _FREE = ('data_dir faces_dir out_dir checkpoint checkpoint_match num_workers num_processes num_nodes '
          'rdzv_endpoint save_every save_minutes device resume keep_best patience val_every tensorboard '
-         'seeds').split()
+         'seeds side_table features_dir encoder_weights').split()
 
 def changed_settings(
     now: dict, # settings of the run that shall continue
@@ -259,18 +267,34 @@ def _set_algorithms(settings):
 
 def _load_data(settings, device):
     "The training data, the clips to validate with, and their hash."
-    (data_dir, faces_dir), windows = data_folders(settings), train_windows(settings)
-    val_clips = stored_clips(data_dir, faces_dir, 'val')
+    data_dir, faces_dir = data_folders(settings)
+    val_clips, model = stored_clips(data_dir, faces_dir, 'val'), model_for(settings)
+    windows = train_windows(settings, model, _kept_features(settings, device, val_clips))
     val = FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size)
     check_validation(val.labels)
     check_stores([*windows.stores, *val.stores])
     data = WindowData(windows, settings, class_weights(settings.weights, windows.labels), device)
     return data, val_clips, stores_hash(val.stores)
 
+def _kept_features(settings, device, val_clips):
+    "The folder with the features of all clips; None: features are computed each time."
+    if settings.features_dir is None: return None
+    (data_dir, faces_dir), resumes = data_folders(settings), _resumes(settings)
+    with redirect_stdout(StringIO()): run = new_run(settings, device, pretrained=not resumes)     # says it later
+    last = run.out / 'checkpoints' / 'last.pt'
+    if resumes: run.model.load_state_dict(read_checkpoint(last)['state_dict'])
+    clips = [*stored_clips(data_dir, faces_dir, 'train'), *val_clips]
+    return features_folder(run.model, project_path(settings.features_dir), faces_dir, clips,
+                           size=settings.image_size or 0, precision=settings.precision, progress=True)
+
 def _start_or_resume(settings, data, val_data, device):
     "The run, at its beginning or where last.pt left it."
     run = new_run(settings, device, pretrained=not _resumes(settings))
     run.size, run.data, run.val_data = data.windows.size, data.hash(), val_data
+    run.given = dict(side=data.windows.side, features=getattr(data.windows, 'features_dir', None))
+    for model in filter(None, (run.model, run.average)):
+        if data.blur: model.blur = data.blur
+        if getattr(model, 'side', None): model.set_scales(*(v[:data.told] for v in data.windows.scales()))
     several = rank_and_size()[1] > 1
     run.group = dist.new_group(backend='gloo', timeout=PATIENCE) if several else None
     resume_run(run, len(data))

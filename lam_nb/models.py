@@ -49,22 +49,30 @@ class FaceModel(nn.Module):
     """Base of all models. A subclass writes `features` and `classify`, and changes the attributes that differ.
 
     features(faces: (N, 3, H, W)) -> (N, D): a vector per face, whatever its neighbours do
-    classify(features: (B, T, D)) -> (B, 2): logits of not looking and looking in the centre frame
+    classify(features: (B, T, D + K)) -> (B, 2): logits of not looking and looking in the centre frame
     """
     window = 7                                                         # T, faces per window: odd, from 1
+    step = 1                                                           # frames from one to the next
     size = 0                                                           # side of a face, pixels; 0: any from 32
     mean, std = IMAGENET                                               # of its pixels: see `normalise`
+    numbers = ()                                                       # K names of side information
+    takes_faces = True                                                 # False: kept features only
+    options = {}                                                       # arguments of __init__, plain values
+    blur = None                        # (mean, sd) of sharpness: neighbours far below are dropped, see 25_batches
 
     def forward(self,
-        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them
+        windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them; or (B, T, D): kept features
+        numbers: torch.Tensor | None = None, # (B, T, K), NaN where not known; None: the model wants none
     ) -> torch.Tensor: # (B, 2) logits
         "Logits of whole windows."
-        if windows.ndim != 5 or windows.shape[1:3] != (self.window, 3):
+        kept = windows.ndim == 3
+        if windows.ndim not in (3, 5) or windows.shape[1] != self.window or not kept and windows.shape[2] != 3:
             raise ValueError(f'The model got windows of shape {tuple(windows.shape)}: '
                              f'expected (B, {self.window}, 3, H, W).')
-        features = self.features(windows.flatten(0, 1))                # (B * T, 3, H, W) -> (B * T, D)
+        features = windows if kept else self.features(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
         with torch.autocast(features.device.type, enabled=False):      # float32 from here: see 03_devices
-            return self.classify(features.float().unflatten(0, windows.shape[:2])) # (B, T, D) -> (B, 2)
+            given = [features.float()] if numbers is None else [features.float(), numbers]
+            return self.classify(torch.cat(given, -1) if len(given) > 1 else given[0])       # (B, T, D + K)
 
 # %% ../nbs/21_models.ipynb #backbone
 class FaceBackbone(nn.Module):
@@ -110,14 +118,16 @@ class BaselineLSTM(FaceModel):
 class GazeLSTM(BaselineLSTM):
     "The layers of `BaselineLSTM`, started from other weights: `load_imagenet`, `load_weights`."
 
-MODELS = {'BaselineLSTM': BaselineLSTM, 'GazeLSTM': GazeLSTM}  # by the official names
+MODELS = {'BaselineLSTM': BaselineLSTM, 'GazeLSTM': GazeLSTM,      # by the official names
+          'EncoderHead': 'lam_nb.encoders:EncoderHead'}            # a class, or where it is
 
 # %% ../nbs/21_models.ipynb #class
 def model_class(
     name: str, # a name in MODELS, or the import path of your own: package.module:Class
 ) -> type:
     "The class of a model; ValueError for a name that leads nowhere, with the nearest that does."
-    if name in MODELS: return MODELS[name]
+    name = MODELS.get(name, name)
+    if isinstance(name, type): return name
     if re.fullmatch(r'[A-Za-z_][\w.]*:[A-Za-z_]\w*', name): return _import_class(*name.split(':'))
     raise ValueError(_unknown_model(name, MODELS))
 
@@ -146,8 +156,8 @@ def model_name(
 ) -> str: # its name in MODELS, or package.module:Class
     "The name by which `model_class` finds a model's class."
     kind = type(_bare(model))
-    names = [name for name, known in MODELS.items() if known is kind]
-    return names[0] if names else f'{kind.__module__}:{kind.__qualname__}'
+    path = f'{kind.__module__}:{kind.__qualname__}'
+    return next((name for name, known in MODELS.items() if known in (kind, path)), path)
 
 # %% ../nbs/21_models.ipynb #try-calls
 @contextmanager
@@ -159,10 +169,10 @@ def _evaluating(model):
     finally:
         for part, mode in modes: part.training = mode
 
-def _called(model, method, x, expected):
+def _called(model, method, x, expected, *more):
     "What a method of a model returns; ValueError unless it is a tensor of that shape ('D': any length)."
     got, wanted = f'{method} got a tensor of shape {tuple(x.shape)}', str(expected).replace("'", '')
-    try: out = getattr(model, method)(x)
+    try: out = getattr(model, method)(x, *more)
     except Exception as e:                                               # whatever a model of the user's raises
         raise ValueError(f'{got} and raised {type(e).__name__} ({e}); expected {wanted}') from e
     shape = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
@@ -172,11 +182,14 @@ def _called(model, method, x, expected):
 def _both_paths(model):
     "Logits of two random windows by the two halves, and by `forward`."
     side, shape, rng = model.size or 32, (2, model.window), torch.Generator().manual_seed(0)
-    faces = torch.rand(math.prod(shape), 3, side, side, generator=rng).to(next(model.parameters()).device)
+    device, names = next(model.parameters()).device, getattr(model, 'numbers', ())
+    faces = torch.rand(math.prod(shape), 3, side, side, generator=rng).to(device)
+    told = torch.rand(*shape, len(names), generator=rng).to(device)
     with _evaluating(model):
-        features = _called(model, 'features', faces, (len(faces), 'D'))
-        halves = _called(model, 'classify', features.unflatten(0, shape), (2, 2))
-        return halves, _called(model, 'forward', faces.unflatten(0, shape), (2, 2))
+        if getattr(model, 'takes_faces', True): features = _called(model, 'features', faces, (len(faces), 'D'))
+        else: features = faces = torch.rand(len(faces), model.dim, generator=rng).to(device)
+        halves = _called(model, 'classify', torch.cat([features.unflatten(0, shape), told], -1), (2, 2))
+        return halves, _called(model, 'forward', faces.unflatten(0, shape), (2, 2), *([told] if names else []))
 
 # %% ../nbs/21_models.ipynb #check
 def _undeclared(model):
@@ -212,12 +225,15 @@ def check_model(
 # %% ../nbs/21_models.ipynb #make
 def make_model(
     name: str, # a name in MODELS, or the import path of your own: package.module:Class
+    **options, # of its __init__, as `model.options` has them
 ) -> nn.Module: # on the CPU, newly initialised
     "A model that keeps the contract; ValueError in plain words for any other."
     kind = model_class(name)
-    try: model = kind()
+    try: model = kind(**options)
+    except ImportError: raise                                            # of an extra: it says what to install
     except Exception as e:
-        raise ValueError(f'{name} cannot be constructed without arguments ({type(e).__name__}: {e}).') from e
+        how = f'with {options}' if options else 'without arguments'
+        raise ValueError(f'{name} cannot be constructed {how} ({type(e).__name__}: {e}).') from e
     check_model(model)
     return model
 
@@ -410,7 +426,10 @@ def save_checkpoint(
     weights = _bare(model).state_dict() if weights is None else weights
     state = {k: v.detach().cpu() for k, v in _plain_keys(weights).items()}
     kept = {k: _plain(v, k) for k, v in extra.items()}
-    content = {'model_name': model_name(model), **kept, 'state_dict': state}
+    own = dict(model_options=_plain(getattr(_bare(model), 'options', {}), 'options'),
+               blur=_plain(getattr(_bare(model), 'blur', None), 'blur'))
+    own = {k: v for k, v in own.items() if v}
+    content = {'model_name': model_name(model), **own, **kept, 'state_dict': state}
     with atomic_path(path) as temporary: torch.save(content, temporary)
     return Path(path)
 

@@ -28,7 +28,8 @@ from .videos import (
     frame_files, video_frames)
 from .faces import (
     MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _known_hash, _note_touched, _size_notes, _test_faces,
-    challenge_root, crop_face, encode_face, note_unavailable, store_path, write_store)
+    challenge_root, complete_store, crop_face, encode_face,
+    note_unavailable, store_path, write_store)
 
 # %% ../nbs/17_preparation.ipynb #source
 @dataclass(frozen=True)
@@ -246,6 +247,16 @@ def _about_of(store):
     try: return store.about
     except (OSError, ValueError): return {}
 
+def _complete(store, source):
+    "Whether a current store of an earlier version stays current, now with sharpness and brightness; notes."
+    try: complete_store(store.path)
+    except OSError as e: return True, [f'no sharpness and brightness: the store cannot be written ({e.strerror})']
+    except ValueError:
+        if source is None: raise
+        return False, []                                         # its images are damaged: it is made anew
+    finally: store.__dict__ = {'path': store.path}
+    return True, ['sharpness and brightness added']
+
 def _make_store(data_dir, faces_dir, split, faces, settings, origin):
     "Writes the store of one clip unless it is current; status, counts, source, notes."
     store, inputs = ClipFaces(store_path(faces_dir, faces.clip_uid.iloc[0])), inputs_hash(faces, settings)
@@ -255,6 +266,9 @@ def _make_store(data_dir, faces_dir, split, faces, settings, origin):
     if not current and source and _is_current(store, inputs, _old_mark(source), settings):
         current = 'files_hash' not in store.about
         notes += ['made by a version that knows the size and the ends of its source only: kept'] * current
+    if current and not store.measured:
+        current, more = _complete(store, source)
+        notes += more
     if not current:
         about = dict(fingerprint=inputs, **of_source, split=split, source=source.kind,
                      frame_offset=source.offset, asked_offset=settings.frame_offset,

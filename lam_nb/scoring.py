@@ -10,6 +10,7 @@ __all__ = ['smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value'
 import json
 from contextlib import redirect_stdout
 from datetime import timedelta
+from inspect import signature
 from io import StringIO
 from pathlib import Path
 from warnings import catch_warnings
@@ -27,8 +28,10 @@ from .faces import ClipFaces, challenge_root, store_path
 from .preparation import split_faces
 from .data_checks import stored_clips
 from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
-from .models import MODELS, _take_weights, make_model, model_name, read_checkpoint
-from .inference import mean_logit, predict, sigmoid, survey_stores
+from .windows import check_side_table, wanted_side
+from .models import MODELS, _misfit, _take_weights, make_model, model_name, read_checkpoint
+from .encoders import EncoderHead
+from .inference import features_folder, mean_logit, predict, sigmoid, survey_stores
 from .batches import stores_hash
 
 # %% ../nbs/28_scoring.ipynb #smooth
@@ -113,26 +116,55 @@ def fitted_value(
 def load_model(
     path: str | Path, # a trained checkpoint, ours or the official code's
     model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
+    encoder: str | None = None, # import path of its encoder, where that is your own
 ): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
     "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
     saved = read_checkpoint(path)
-    made = _named_model(path, saved.get('model_name'), model)
+    made = _named_model(path, saved, model, encoder)
     report = _take_weights(made, path, saved['state_dict'])
     missing = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
     if missing:
         raise ValueError(f'{path} holds {report.origin} weights, without {len(missing)} tensors of this model '
                          f'(first: {missing[0]}): a start for training; evaluate what train.ipynb makes of it')
+    made.blur = _stored_blur(path, saved)
     return made.eval(), saved.get('image_size') or made.size or 224, saved.get('epoch')
 
-def _named_model(path, stored, given):
+def _named_model(path, saved, given, encoder):
     "The model of a checkpoint, newly initialised; ValueError if its name is unknown, or not the one given."
+    stored = saved.get('model_name')
     if given is None and stored is not None and stored not in MODELS:
         raise ValueError(f'{path} is of a model {stored!r}, which is not known here; known are '
                          f'{", ".join(MODELS)}. Code is never imported on the word of a file: if you trust it, '
                          f'give its name as the parameter model')
-    made = make_model(given or stored or 'BaselineLSTM')
+    options = _stored_options(path, saved, encoder)
+    made = make_model(given or stored or 'BaselineLSTM', **options)
     if stored in (None, model_name(made)): return made
     raise ValueError(f'{path} is of the model {stored!r}, but model={given!r} was given: they must agree')
+
+def _stored_options(path, saved, encoder):
+    "The options of a checkpoint's model, if its weights fit them: checked before memory is taken."
+    options = saved.get('model_options', {})
+    if not options: return {}
+    if not isinstance(options, dict) or {*options} != {*signature(EncoderHead.__init__).parameters} - {'self'}:
+        raise ValueError(f'{path} holds other options than those of EncoderHead: {str(options)[:200]}')
+    name = str(options['encoder'])
+    if name.partition(':')[0] not in ('baseline', 'timm', 'torchvision', 'files') and name != encoder:
+        raise ValueError(f'{path} has an encoder of your own, {name!r}. Code is never imported on the word of a '
+                         'file: if you trust it, give its name as the parameter encoder')
+    try:
+        with torch.device('meta'): shapes = EncoderHead(**options).state_dict()
+    except (TypeError, ValueError, RuntimeError) as e: raise ValueError(f'{path} holds {options}: {e}') from None
+    if why := _misfit(shapes, saved['state_dict'], []):
+        raise ValueError(f'{path} does not hold the EncoderHead that it says: {why}')
+    return options
+
+def _stored_blur(path, saved):
+    "Mean and deviation of the training faces' sharpness, where the model drops blurred neighbours."
+    blur = saved.get('blur')
+    if blur is None: return None
+    if isinstance(blur, (list, tuple)) and len(blur) == 2 and all(isinstance(v, float) for v in blur):
+        if np.isfinite(blur).all() and blur[1] > 0: return tuple(blur)
+    raise ValueError(f'{path}: its blur is {str(blur)[:80]}, expected a mean and a standard deviation above 0')
 
 # %% ../nbs/28_scoring.ipynb #predict-process
 def predict_process(
@@ -160,8 +192,11 @@ def _predict_member(s, checkpoint, faces_dir, clips):
     "Predictions of one model, on the device of this process."
     options = s.model_dump(include={'stride', 'batch_size', 'num_workers', 'precision', 'flip'})
     options |= dict(parts=Path(s.out_dir) / 'parts' if s.resume else None, progress=True)
-    model, size, _ = load_model(checkpoint, s.model)
-    return predict(model.to(choose_device(s.device)), faces_dir, clips, size=size, **options)
+    model, size, _ = load_model(checkpoint, s.model, s.encoder)
+    model = model.to(choose_device(s.device))
+    kept = features_folder(model, s.features_dir, faces_dir, clips, size=size, precision=s.precision, progress=True)
+    side = wanted_side(getattr(model, 'numbers', ()), s.side_table)
+    return predict(model, faces_dir, clips, size=size, side=side, features=kept, **options)
 
 # %% ../nbs/28_scoring.ipynb #predict-split
 def predict_split(
@@ -169,7 +204,8 @@ def predict_split(
 ) -> pd.DataFrame: # the predictions table
     "Predictions of a split, in one process or many."
     parameters = settings.model_dump()
-    for name in ('data_dir', 'faces_dir', 'out_dir', 'checkpoint'):      # spawned processes may start elsewhere
+    paths = 'data_dir', 'faces_dir', 'out_dir', 'checkpoint', 'side_table', 'features_dir'
+    for name in paths:                                                 # spawned processes may start elsewhere
         if parameters[name]: parameters[name] = str(project_path(parameters[name]))
     parameters['checkpoints'] = [str(project_path(path)) for path in settings.checkpoints]
     for name in ('temperature', 'threshold'):
@@ -228,5 +264,10 @@ def check_evaluation(
         if settings.split == 'test': _check_challenge(data_dir, faces_dir)
     paths = [store_path(faces_dir, uid) for uid in clips]
     for checkpoint in settings.checkpoints or [settings.checkpoint]:
-        model, size, _ = load_model(project_path(checkpoint), settings.model)
+        model, size, _ = load_model(project_path(checkpoint), settings.model, settings.encoder)
         survey_stores(paths, settings.stride, model.size or size)
+        table = settings.side_table and project_path(settings.side_table)
+        if settings.features_dir is None and not getattr(model, 'takes_faces', True):
+            raise ValueError(f'{checkpoint} reads features from files: give their folder as features_dir')
+        if (names := getattr(model, 'numbers', ())) and wanted_side(names, table):
+            with redirect_stdout(StringIO()): check_side_table(table, faces_dir, clips, names)

@@ -28,6 +28,8 @@ from .devices import chosen_precision, fitting_batch, half_type, out_of_memory, 
 from .faces import ClipFaces, store_path
 from .models import (
     freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
+from .encoders import (
+    EncoderHead, KeptFeatures, encoder_line, load_encoder, rate_scales, tune_encoder)
 from .inference import predict
 from .evaluation import best_epochs, lam_metrics, score_loss
 from .batches import TrainingData, check_finite, more_workers, stores_hash
@@ -68,6 +70,7 @@ class Run:
     processes: int = field(default_factory=lambda: rank_and_size()[1])        # that train it
     data: str = ''                               # hash of the training data
     val_data: str = ''                           # hash of the validation's face stores; '': not compared
+    given: dict = field(default_factory=dict)    # `side` and `features` for the validation, as `predict` takes them
 
     @property
     def validated(self) -> list: return [h for h in self.history if h['mAP'] is not None]
@@ -86,26 +89,54 @@ class Run:
 # %% ../nbs/26_training.ipynb #make-optimizer
 def make_optimizer(
     model: nn.Module, # on its device
-    settings: TrainSettings, # lr, weight_decay, precision
+    settings: TrainSettings, # lr, weight_decay, precision; encoder_lr_ratio, layer_decay
 ) -> torch.optim.Optimizer:
-    "Adam for all weights, or AdamW with decay of matrices and convolutions."
+    "Adam for all weights, or AdamW with decay of matrices and convolutions; an encoder learns at lower rates."
     options = dict(lr=settings.lr, fused=None if settings.precision == 'fp32' else True)
-    if not settings.weight_decay: return torch.optim.Adam(model.parameters(), **options)
-    decay, other = ([p for p in model.parameters() if (p.ndim > 1) == many] for many in (True, False))
-    groups = [dict(params=decay, weight_decay=settings.weight_decay), dict(params=other, weight_decay=0.)]
-    return torch.optim.AdamW(groups, **options)
+    if not settings.weight_decay and not isinstance(model, EncoderHead):
+        return torch.optim.Adam(model.parameters(), **options)
+    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
+    return kind(_groups(model, settings), **options)
+
+def _groups(model, settings):
+    "Groups of weights with one decay and one learning rate, as a fraction `scale` of the run's."
+    scales, groups = {}, {}
+    if isinstance(model, EncoderHead):
+        scales = rate_scales(model.encoder, settings.encoder_lr_ratio, settings.layer_decay)
+    named = sorted(model.named_parameters(), key=lambda item: item[0].startswith('encoder.'))  # the head first
+    for name, weight in named if scales or isinstance(model, EncoderHead) else model.named_parameters():
+        if isinstance(model, EncoderHead) and not weight.requires_grad: continue
+        scale = scales.get(name.removeprefix('encoder.')) if name.startswith('encoder.') else None
+        groups.setdefault((scale, weight.ndim <= 1), []).append(weight)
+    decay = lambda plain: 0. if plain else settings.weight_decay
+    keys = sorted(groups, key=lambda key: (key[0] is not None, key[1]))
+    return [dict(params=groups[s, plain], weight_decay=decay(plain), scale=1. if s is None else s,
+                 encoder=s is not None) for s, plain in keys]
 
 # %% ../nbs/26_training.ipynb #first-model
 def model_for(
-    settings: TrainSettings, # model, image_size, freeze_trunk
+    settings: TrainSettings, # model and its options, image_size, freeze_trunk, tune
 ) -> nn.Module: # newly initialised, on the CPU
     "The model that the settings name; ValueError if the two do not fit together."
-    model = make_model(settings.model)
+    model = make_model(settings.model, **_model_options(settings))
     if model.size and settings.image_size not in (None, model.size):
         raise ValueError(f'{settings.model} takes crops of {model.size} pixels, image_size is '
                          f'{settings.image_size}: use image_size = {model.size} or null')
     if settings.freeze_trunk: freeze_backbone(model)
+    if isinstance(model, EncoderHead): tune_encoder(model.encoder, settings.tune)
     return model
+
+def _model_options(settings):
+    "The arguments of `EncoderHead`; none for other models."
+    s, dim = settings, 0
+    if s.model != 'EncoderHead': return {}
+    numbers = [*s.side, *['sharpness'] * (s.quality == 'input' and 'sharpness' not in s.side)]
+    if s.encoder == 'files':
+        files = sorted(project_path(s.features_dir).glob('*.arrow'))
+        if not files: raise FileNotFoundError(f'no files of features (<clip_uid>.arrow) in {s.features_dir}')
+        dim = KeptFeatures(files[0], None).shape[1]
+    return dict(encoder=s.encoder, encoder_size=0 if dim else s.encoder_size or s.image_size or 0, dim=dim,
+                window=s.window, step=s.window_step, head=s.head, numbers=numbers)
 
 # %% ../nbs/26_training.ipynb #start
 def new_run(
@@ -127,10 +158,12 @@ def new_run(
 
 def _load_first_weights(model, settings):
     "Those of the checkpoint, with a report on rank 0; GazeLSTM's default is ImageNet's."
-    if settings.checkpoint:
-        report = load_weights(model, project_path(settings.checkpoint), match=settings.checkpoint_match)
-        if rank_and_size()[0] == 0: print(report)
-    elif settings.model == 'GazeLSTM': load_imagenet(model)
+    reports, s = [], settings
+    if s.checkpoint: reports.append(load_weights(model, project_path(s.checkpoint), match=s.checkpoint_match))
+    elif s.model == 'GazeLSTM': load_imagenet(model)
+    if s.encoder_weights: reports.append(load_encoder(model.encoder, project_path(s.encoder_weights)))
+    if isinstance(model, EncoderHead): reports.append(encoder_line(model, tune_encoder(model.encoder, s.tune)))
+    if rank_and_size()[0] == 0 and reports: print(*reports, sep='\n')
 
 # %% ../nbs/26_training.ipynb #train-step
 def train_step(
@@ -333,7 +366,9 @@ def _set_step(run, data, batches):
     part, most = run.step % run.settings.accumulate, run.settings.accumulate
     first = run.step - part
     lr = learning_rate(run.settings, (run.epoch + first / len(batches)) / run.settings.epochs)
-    for group in run.optimizer.param_groups: group['lr'] = lr
+    for group in run.optimizer.param_groups:
+        waits = group.get('encoder', False) and run.epoch < run.settings.freeze_epochs
+        group['lr'] = 0. if waits else lr * group.get('scale', 1.)
     fractions = data.fractions(batches[first:first + most])
     return fractions[part], part + 1 == len(fractions)
 
@@ -349,6 +384,7 @@ def train_epoch(
     log = _EpochLog(run, data, batches, progress)
     model.train()
     if run.settings.freeze_trunk: freeze_backbone(run.model)
+    if run.epoch < run.settings.freeze_epochs: run.model.encoder.eval()     # its batch norms wait, too
     with stop_requests() as asked:
         for batch in log.load():
             fraction, last = _set_step(run, data, batches)
@@ -378,7 +414,7 @@ def validate(
     readers = 0 if s.num_workers == 'auto' else s.num_workers
     faces = min(256, s.batch_size * getattr(run.model, 'window', 7))     # so many fit: they did with gradients
     options = dict(size=run.size, num_workers=readers, precision=s.precision, batch_size=faces)
-    predictions = predict(run.trained, faces_dir, clips, s.val_stride, **options)
+    predictions = predict(run.trained, faces_dir, clips, s.val_stride, **options, **run.given)
     if predictions is None: return dict.fromkeys(_METRICS)
     metrics = lam_metrics(predictions) | dict(val_loss=score_loss(predictions, weights))
     return {name: metrics[name] for name in _METRICS}
