@@ -122,6 +122,23 @@ def _mirrored(x, key):
     "(B,) bool: which windows of a batch are mirrored."
     return _to_device(np.random.default_rng(key).random(len(x)) < 0.5, x)
 
+def _told(numbers, mirror, key):
+    "(B, T, K) numbers of faces, of mirrored ones where the windows are mirrored."
+    order, sign = mirror
+    other = numbers[..., order] * torch.tensor(sign, device=numbers.device)
+    return torch.where(_mirrored(numbers, key).view(-1, 1, 1), other, numbers)
+
+def _view(features, flip, key):
+    "(B, T, D) of kept features (B, T, V, D): of the faces, or of their mirror images."
+    if not flip: return features[:, :, 0]
+    if features.shape[2] == 1: raise ValueError('the kept features have no mirrored views: set flip to false')
+    return torch.where(_mirrored(features, key).view(-1, 1, 1), features[:, :, 1], features[:, :, 0])
+
+def _dropped(x, told, rows, p, key):
+    "Faces or features, and numbers, (B, T, ...), without some blurred neighbours."
+    at, here = _to_device(drop_blurred(rows, p, key), x), torch.arange(len(x), device=x.device)[:, None]
+    return x[here, at], told[here, at]
+
 def _to_device(values, x):
     "A NumPy array as a tensor on the device of `x`, without waiting for it."
     return torch.from_numpy(values).to(x.device, non_blocking=True)
@@ -248,7 +265,8 @@ def data_hash(
 ) -> str: # 16 hexadecimal digits
     "Changes whenever the training windows are made of other faces, images, labels, clips, numbers or features."
     made = [stores_hash(windows.stores, len(windows))]
-    if windows.names: made += [windows.names, hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()]
+    numbers = lambda: hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()
+    if windows.names: made += [windows.names, numbers()]
     if hasattr(windows, 'kept'): made += [[clip.path.stat().st_size, clip.about] for clip in windows.kept]
     return made[0] if len(made) == 1 else hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
@@ -257,7 +275,7 @@ class WindowData:
     "Looking-at-me's windows as `TrainingData`."
     def __init__(self,
         windows: FaceWindows, # of the training split; or FeatureWindows
-        settings, # `TrainSettings`: seed, sampling, batch_size, num_workers, precision, augmentation, quality
+        settings, # `TrainSettings`: seed, sampling, batch_size, num_workers, precision, quality, augmentation
         weights: list[float], # of not looking and looking, as `class_weights` gives them
         device: torch.device, # of the model
     ):
@@ -265,8 +283,8 @@ class WindowData:
         self.weights = np.float32(weights).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
         wanted, self.blur = windows.names, None
-        if settings.quality == 'drop':                         # the last of the numbers, of which no model is told
-            self.blur, wanted = tuple(value[-1] for value in windows.scales()), wanted[:-1]
+        if settings.quality == 'drop':                         # by the last number, of which no model is told
+            self.blur, wanted = tuple(float(value[-1]) for value in windows.scales()), wanted[:-1]
         self.told, self.mirror = len(wanted), mirrored_numbers(wanted)
 
     def __len__(self): return len(self.windows)
@@ -283,33 +301,16 @@ class WindowData:
 
     def loss(self, model, batch, key):
         s, kind = self.settings, 'images' if 'images' in batch else 'features'
-        on = {name: value.to(self.device, non_blocking=True) for name, value in batch.items() if name != 'item'}
+        on = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         x, told = on[kind], on.get('numbers')
-        if self.blur: x, told = self._dropped(x, told, batch, key)
-        told = self._told(told, key) if self.told else None
+        if self.blur:
+            p = sharpness_rank(batch['numbers'][..., -1].numpy(), self.blur)
+            x, told = _dropped(x, told, self.windows.rows[batch['item'].numpy()], p, key)
+        told = told[..., :self.told] if self.told else None
+        if self.told and s.flip: told = _told(told, self.mirror, key)
         if kind == 'images': x = augment(x, key, s.flip, s.jitter, s.colour, s.blur)
-        else: x = self._view(x, key).float()
+        else: x = _view(x, s.flip, key).float()
         return window_loss(model, x, on['label'], self.on_device, s.precision, s.label_smoothing, told)
-
-    def _dropped(self, x, told, batch, key):
-        "Faces and numbers without some blurred neighbours."
-        p = sharpness_rank(batch['numbers'][..., -1].numpy(), self.blur)
-        at = _to_device(drop_blurred(self.windows.rows[batch['item'].numpy()], p, key), x)           # (B, T)
-        here = torch.arange(len(x), device=x.device)[:, None]
-        return x[here, at], told[here, at]
-
-    def _told(self, numbers, key):
-        "(B, T, K) what the model is told, of mirrored faces where these are."
-        told, (order, sign) = numbers[..., :self.told], self.mirror
-        if not self.settings.flip: return told
-        mirrored = told[..., order] * torch.tensor(sign, device=told.device)
-        return torch.where(_mirrored(told, key).view(-1, 1, 1), mirrored, told)
-
-    def _view(self, features, key):
-        "(B, T, D): of the faces, or of their mirror images."
-        if not self.settings.flip: return features[:, :, 0]
-        if features.shape[2] == 1: raise ValueError('the kept features have no mirrored views: set flip to false')
-        return torch.where(_mirrored(features, key).view(-1, 1, 1), features[:, :, 1], features[:, :, 0])
 
     def fractions(self, batches): return step_weights(batches, self.windows.labels, self.weights)
 

@@ -7,8 +7,8 @@ __all__ = ['EncoderInput', 'make_encoder', 'load_encoder', 'encoder_parts', 'tun
            'write_features', 'KeptFeatures', 'same_width', 'FeatureWindows', 'encoder_key', 'encoder_line']
 
 # %% ../nbs/22_encoders.ipynb #imports
-import difflib, hashlib, json, re, sys
-from contextlib import contextmanager
+import difflib, hashlib, json, re, sys, warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,8 @@ def _near(name, known, where):
     return ValueError(f'{where} has no model {name!r}' + (f': did you mean {near[0]!r}?' if near else ''))
 
 def _timm_encoder(name, size):
-    try: import timm
+    try:
+        with warnings.catch_warnings(action='ignore'): import timm           # of progress bars that it may draw
     except ImportError: raise ImportError('timm:NAME needs timm: pip install "lam_nb[timm]"') from None
     if not timm.is_model(name): raise _near(name, timm.list_models(), 'timm')
     config = timm.get_pretrained_cfg(name).to_dict()
@@ -133,34 +134,36 @@ def load_encoder(
     if wrong or broken:
         first = ', '.join(map(shape, (wrong or broken)[:3]))
         what = 'are missing or of another shape' if wrong else 'hold NaN or infinite values'
-        raise ValueError(f'{path} does not fit {type(encoder).__name__}: {len(wrong or broken)} of its {len(own)} '
-                         f'tensors {what} ({first}). Each must be filled: is it of this architecture?')
+        raise ValueError(f'{path} does not fit {type(encoder).__name__}: {len(wrong or broken)} of its '
+                         f'{len(own)} tensors {what} ({first}). Is it of this architecture?')
     encoder.load_state_dict({k: given[k] for k in own if k in given}, strict=False)
     return WeightReport(str(path), 'encoder', loaded=[k for k in own if k in given], initialised=counters,
                         dropped=[k for k in given if k not in own])
 
 # %% ../nbs/22_encoders.ipynb #encoder-parts
 def encoder_parts(
-    encoder: nn.Module,
+    encoder: nn.Module, # as `make_encoder` gives it
 ) -> dict: # name of a part -> names of its parameters; from input to output
     "The parts of an encoder in their order."
     parts, waiting = {}, []
     for name, _ in encoder.named_parameters():
-        numbered = re.match(r'(?:[a-z_]+\.)*?\w*\d+(?=\.|$)', name.rpartition('.')[0])
+        numbered = re.match(r'([a-z_]+\.)*?\w*\d+(?=\.|$)', name.rpartition('.')[0])
         if numbered: parts.setdefault(numbered[0], []).extend([*waiting, name])
         elif parts: parts[[*parts][-1]].append(name)
         if numbered: waiting = []
         elif not parts: waiting.append(name)
     return parts or {'encoder': waiting}
 
+# %% ../nbs/22_encoders.ipynb #tune-encoder
 def tune_encoder(
-    encoder: nn.Module,
+    encoder: nn.Module, # as `make_encoder` gives it
     tune: str, # 'none', 'last:N' or 'all'
 ) -> list[str]: # names of the parts that learn
-    "Lets parts of an encoder learn; the others get no gradients, and stay in evaluation mode (`EncoderHead`)."
+    "Lets parts of an encoder learn; the others get no gradients, and stay in evaluation mode."
     parts = encoder_parts(encoder)
     n = len(parts) if tune == 'all' else 0 if tune == 'none' else int(tune.partition(':')[2])
-    if n > len(parts): raise ValueError(f'tune = {tune}: the encoder has {len(parts)} parts: {", ".join(parts)}')
+    if n > len(parts):
+        raise ValueError(f'tune = {tune}: the encoder has {len(parts)} parts: {", ".join(parts)}')
     learning = [*parts][len(parts) - n:]
     wanted = {name for part in learning for name in parts[part]}
     for name, weight in encoder.named_parameters(): weight.requires_grad_(name in wanted)
@@ -168,14 +171,15 @@ def tune_encoder(
 
 # %% ../nbs/22_encoders.ipynb #rate-scales
 def rate_scales(
-    encoder: nn.Module,
+    encoder: nn.Module, # as `make_encoder` gives it
     ratio: float, # of the last part's rate to that of the head
     decay: float = 1., # from part to part, towards the input
 ) -> dict: # name of a parameter that learns -> its learning rate as a fraction of the head's
     "The learning rates of an encoder's parts."
-    parts, learns = encoder_parts(encoder), {n for n, p in encoder.named_parameters() if p.requires_grad}
-    depth = range(len(parts) - 1, -1, -1)
-    return {name: ratio * decay ** d for d, names in zip(depth, parts.values()) for name in names if name in learns}
+    parts = [*encoder_parts(encoder).values()]
+    learns = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    return {name: ratio * decay ** depth for depth, names in enumerate(parts[::-1]) for name in names
+            if name in learns}
 
 # %% ../nbs/22_encoders.ipynb #side-input
 class _SideInput(nn.Module):
@@ -186,6 +190,9 @@ class _SideInput(nn.Module):
         self.register_buffer('sd', torch.ones(n))
         self.unknown = nn.Parameter(torch.zeros(n))
         self.layers = nn.Sequential(nn.Linear(2 * n, 64), nn.GELU(), nn.Linear(64, 256))
+
+    def set_scales(self, mean, sd): # (K,) each: of the numbers over all training faces
+        for own, value in ((self.mean, mean), (self.sd, sd)): own.copy_(torch.as_tensor(value))
 
     def forward(self, numbers):
         known = numbers.isfinite()
@@ -201,6 +208,15 @@ class _Transformer(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, x): return self.layers(x + self.positions)
+
+def _make_head(name, window):
+    "What reads the window, and what follows it at the centre."
+    width = 512 if name == 'lstm' else 256
+    last = [nn.Dropout(.3), nn.Linear(width, 128), nn.GELU(), nn.Dropout(.3), nn.Linear(128, 2)]
+    if name == 'centre': return nn.Identity(), nn.Sequential(*last)
+    if name == 'transformer': return _Transformer(window), nn.Sequential(*last)
+    lstm = nn.LSTM(256, 256, num_layers=2, bidirectional=True, batch_first=True, dropout=.1)
+    return lstm, nn.Sequential(*last)
 
 # %% ../nbs/22_encoders.ipynb #encoder-head-parts
 def _check_options(encoder, encoder_size, window, step, head, numbers, dim):
@@ -219,6 +235,12 @@ def _check_options(encoder, encoder_size, window, step, head, numbers, dim):
                 'the width of the features with encoder = files, else 0')}
     for name, (fits, value, what) in expected.items():
         if not fits: raise ValueError(f'{name} is {value!r}: expected {what}')
+
+def _learns(part): return any(p.requires_grad for p in part.parameters())
+
+def _no_encoder():
+    "In place of `make_encoder`, where features come from files."
+    return nn.Identity(), EncoderInput(224)
 
 def _output_width(name, encoder, size):
     "D of an encoder; ValueError if it does not give one vector per face."
@@ -242,15 +264,13 @@ class EncoderHead(FaceModel):
         head: str = 'lstm', # 'lstm', 'transformer' or 'centre'
         numbers: tuple = (), # K names of side information
         dim: int = 0, # D of features from files
-        mean=None, std=None, interpolation=None, # the encoder's own, from a checkpoint; None: as its library says
+        mean=None, std=None, interpolation=None, # the encoder's own, of a checkpoint; None: as its library says
     ):
         super().__init__()
         _check_options(encoder, encoder_size, window, step, head, numbers, dim)
         self.takes_faces = encoder != 'files'
-        found = make_encoder(encoder, encoder_size) if self.takes_faces else (nn.Identity(), EncoderInput(224))
-        self.encoder, self.about = found
-        about = self.about
-        self.encoder_size, self.window, self.step, self.numbers = about.size, window, step, tuple(numbers)
+        self.encoder, about = make_encoder(encoder, encoder_size) if self.takes_faces else _no_encoder()
+        self.about, self.encoder_size, self.window, self.step = about, about.size, window, step
         self.mean, self.std = tuple(mean or about.mean), tuple(std or about.std)
         self.interpolation = interpolation or about.interpolation
         self.dim = dim or _output_width(encoder, self.encoder, about.size)
@@ -258,34 +278,22 @@ class EncoderHead(FaceModel):
                             numbers=[*numbers], dim=dim, mean=[*self.mean], std=[*self.std],
                             interpolation=self.interpolation)          # kept in the checkpoint
         self.project = nn.Sequential(nn.LayerNorm(self.dim), nn.Linear(self.dim, 256))
-        self.side = _SideInput(len(numbers)) if numbers else None
-        lstm = dict(num_layers=2, bidirectional=True, batch_first=True, dropout=.1)
-        self.head = dict(lstm=lambda: nn.LSTM(256, 256, **lstm), transformer=lambda: _Transformer(window),
-                         centre=nn.Identity)[head]()
-        self.last = nn.Sequential(nn.Dropout(.3), nn.Linear(512 if head == 'lstm' else 256, 128), nn.GELU(),
-                                  nn.Dropout(.3), nn.Linear(128, 2))
-
-    def set_scales(self, mean, sd): # (K,) each: of the numbers over all training faces
-        for own, value in ((self.side.mean, mean), (self.side.sd, sd)): own.copy_(torch.as_tensor(value))
-
-    @property
-    def frozen(self): return not any(p.requires_grad for p in self.encoder.parameters())
+        self.numbers, self.side = tuple(numbers), _SideInput(len(numbers)) if numbers else None
+        self.head, self.last = _make_head(head, window)
 
     def train(self, mode=True):                    # what does not learn keeps its batch norms and drops nothing
         super().train(mode)
         for part in self.encoder.modules():
-            if mode and not any(p.requires_grad for p in part.parameters()): part.eval()
+            if not _learns(part): part.eval()
         return self
 
     def features(self,
         faces: torch.Tensor, # (N, 3, H, W), as `normalise` makes them with `mean` and `std`
     ) -> torch.Tensor: # (N, D)
         "The encoder's feature vector of each face."
-        if not self.takes_faces: raise ValueError('this model reads features from files: give features_dir')
-        size = self.encoder_size, self.encoder_size
-        if faces.shape[-2:] != size:
-            faces = F.interpolate(faces, size, mode=self.interpolation, antialias=True, align_corners=False)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen): return self.encoder(faces)
+        size, how = (self.encoder_size,) * 2, dict(mode=self.interpolation, antialias=True, align_corners=False)
+        if faces.shape[-2:] != size: faces = F.interpolate(faces, size, **how)
+        with nullcontext() if _learns(self.encoder) else torch.no_grad(): return self.encoder(faces)
 
     def classify(self,
         features: torch.Tensor, # (B, T, D + K): features of the frames around f, and their numbers
@@ -302,7 +310,8 @@ def _whole(path):
     "Errors of a file of features name it and say what to do."
     try: yield
     except (pa.ArrowException, OSError, MemoryError, LookupError, TypeError, ValueError) as e:
-        raise ValueError(f'{path} is no whole file of features ({type(e).__name__}: {e}): write it anew') from None
+        what = f'{type(e).__name__}: {e}'
+        raise ValueError(f'{path} is no whole file of features ({what}): write it anew') from None
 
 def write_features(
     path: str | Path, # the .arrow file
@@ -319,8 +328,8 @@ def write_features(
     columns = [texts[0], pa.array(faces.frame.to_numpy(), pa.int64()), *texts[1:]]
     batch = pa.record_batch([*columns, lists], [*keys, 'features'])
     batch = batch.replace_schema_metadata({'lam_nb': json.dumps(dict(views=views) | about)})
-    with atomic_path(path) as part, pa.OSFile(str(part), 'wb') as sink, pa.ipc.new_file(sink, batch.schema) as out:
-        out.write_batch(batch)
+    with atomic_path(path) as part, pa.OSFile(str(part), 'wb') as sink:
+        with pa.ipc.new_file(sink, batch.schema) as out: out.write_batch(batch)
 
 # %% ../nbs/22_encoders.ipynb #face-features-class
 class KeptFeatures:
@@ -421,5 +430,5 @@ def encoder_line(
     about, n = model.about, sum(p.numel() for p in model.encoder.parameters())
     source = ', '.join(t for t in (about.origin, f'licence {about.licence}' * bool(about.licence)) if t)
     learns = 'nothing of it learns' if not learning else f'{len(learning)} parts learn, from {learning[0]}'
-    return (f'encoder {model.options["encoder"]}: {n / 1e6:.1f} million weights, faces of {model.encoder_size} pixels, '
-            f'{model.dim} features; {learns}' + f' (its library knows weights of {source})' * bool(source))
+    return (f'encoder {model.options["encoder"]}: {n / 1e6:.1f} million weights, faces of {model.encoder_size} '
+            f'pixels, {model.dim} features; {learns}' + f' (the library knows {source})' * bool(source))

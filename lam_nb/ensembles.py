@@ -280,8 +280,8 @@ def make_ensemble(
 def _sharpness(table):
     "The sharpness of each row; ValueError where the runs do not know it."
     if 'sharpness' in table and table.sharpness.notna().any(): return table.sharpness.to_numpy()
-    raise ValueError('the runs do not know how sharp the faces are (they, or their face store, were made by a '
-                     'version before 0.3): run prepare.ipynb and evaluate.ipynb again, or set sharpness to false')
+    raise ValueError('the runs do not know how sharp the faces are (they, or their store, are of a version '
+                     'before 0.3): run prepare.ipynb and evaluate.ipynb again, or set sharpness to false')
 
 def _checkpoints(run):
     "The checkpoints of each member, as its evaluation names them."

@@ -229,14 +229,12 @@ SLICE_COLUMNS = ['n_rows', 'n_positive', 'n_clips', 'mAP', 'AP_looking', 'AP_not
 
 def _slice_text(run):
     "How to read the groups, and which properties are not known."
-    unknown = set(run.properties) - set(run.slices)
     text = ('AP of looking per group of rows. Grey bar: random baseline, the fraction of looking rows. '
             f'Intervals as above, where {MIN_CLIPS} clips or more hold both classes. AP is not defined for a '
-            'group of one class. '
-            'Sharpness and brightness are of the stored crops. '
-            'Of many persons or clips the weakest twelve are shown; slices.csv has all.')
-    names = ', '.join(name.replace('_', ' ') for name in run.properties if name in unknown)
-    return text + f' Not known of these rows: {names}.' * bool(unknown)
+            'group of one class. Sharpness and brightness are of the stored crops. Of many persons or clips '
+            'the weakest twelve are shown; slices.csv has all.')
+    names = ', '.join(name.replace('_', ' ') for name in run.properties if name not in run.slices)
+    return text + f' Not known of these rows: {names}.' * bool(names)
 
 def slice_sections(
     run: Evaluation, # with metrics
@@ -246,12 +244,11 @@ def slice_sections(
     bars = [(run.save(figures.slices(weakest(table)), f'slice_{name}'),
              f'AP of looking by {table.index.name}. Dot: AP; line: 95 % interval; bar: random baseline.')
             for name, table in run.slices.items() if len(table) > 1]
-    errors = [(run.save(figures.score_errors(run.predictions, run.properties.sharpness), 'errors_by_sharpness'),
-               'Mean distance of the scores from the labels, over tenths of the rows from blurred to sharp faces.'
-               )] * ('sharpness' in run.slices)
-    tables = [_readable(weakest(table)[SLICE_COLUMNS], table.index.name)
-              for table in run.slices.values()]
-    return [('Where does it work?', _slice_text(run), *bars, *errors, *tables)]
+    if 'sharpness' in run.slices:
+        errors = figures.score_errors(run.predictions, run.properties.sharpness)
+        bars += [(run.save(errors, 'errors_by_sharpness'), 'Mean distance of the scores from the labels.')]
+    tables = [_readable(weakest(table)[SLICE_COLUMNS], table.index.name) for table in run.slices.values()]
+    return [('Where does it work?', _slice_text(run), *bars, *tables)]
 
 # %% ../nbs/33_evaluation_report.ipynb #timing
 _KINDS = {'missed': 'false negatives', 'false alarm': 'false positives'}   # in error_runs.csv -> in the report

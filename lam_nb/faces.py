@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from .runs import atomic_folder, atomic_path, write_json
 from .text_files import shown_text
 from .foreign_files import (
-    _file_bytes, _files_hash, _files_state, _is_hidden, _printable, decode_image, unpack, visible_files)
+    _archive_marks, _file_bytes, _is_hidden, _known_archives, _note_archives, _printable, decode_image,
+    unpack, visible_files)
 from .annotations import check_id
 
 # %% ../nbs/16_faces.ipynb #crop-face
@@ -122,7 +123,8 @@ SCHEMA = pa.schema([
     *[(c, pa.float64()) for c in ('x1', 'y1', 'x2', 'y2')], ('label', pa.int8()), ('interpolated', pa.bool_()),
     ('unique_id', pa.string()), ('sharpness', pa.float32()), ('brightness', pa.float32()),
     ('image', pa.large_binary())])
-_OLD_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ('sharpness', 'brightness')]) # before 0.3
+_UNKNOWN = np.float32(np.nan)
+_OLD_SCHEMA = pa.schema([f for f in SCHEMA if f.name not in ('sharpness', 'brightness')]) # before 0.3
 
 # %% ../nbs/16_faces.ipynb #scratch
 def _to_scratch(images, scratch, n):
@@ -209,7 +211,8 @@ def store_path(
 # %% ../nbs/16_faces.ipynb #open-store
 def _about(file):
     "What a store's metadata hold, checked; ValueError if they are damaged, or do not fit the rest."
-    if not any(map(file.schema.equals, (SCHEMA, _OLD_SCHEMA))): raise ValueError('its columns are not those of a face store')
+    known = file.schema.equals(SCHEMA) or file.schema.equals(_OLD_SCHEMA)
+    if not known: raise ValueError('its columns are not those of a face store')
     text, total = ((file.schema.metadata or {}).get(key) for key in (b'lam_nb', b'sum'))
     if text is None: raise ValueError('it does not say what it was made of')
     if total: _check(total.decode() == f'{zlib.crc32(text):08x}', 'its metadata')
@@ -280,12 +283,9 @@ class ClipFaces:
         schema = self._file.schema.remove(len(self._file.schema) - 1)
         table = pa.Table.from_batches([b.select(schema.names) for b, _ in self._batches], schema).to_pandas()
         _check_clip(table, self.path)
-        if self.measured: return table
-        return table.assign(sharpness=np.float32(np.nan), brightness=np.float32(np.nan))
+        return table if self.measured else table.assign(sharpness=_UNKNOWN, brightness=_UNKNOWN)
 
-    @property
-    def measured(self) -> bool: # False: of a version before 0.3, without sharpness and brightness
-        return 'sharpness' in self._file.schema.names
+    measured = property(lambda self: 'sharpness' in self._file.schema.names)          # False: before 0.3
 
     @cached_property
     def missing(self) -> np.ndarray: # (n,) bool: there is no image
@@ -296,8 +296,7 @@ class ClipFaces:
         return _flags(pc.equal(pc.binary_length(i), 0).fill_null(False) for i in self._images)
 
     def rows_of(self, rows: pd.DataFrame) -> list[int]: # numbers of `rows`: by track_id, and unique_id or frame
-        named = 'unique_id' in rows and self.table.unique_id.any()
-        name = 'unique_id' if named else 'frame'                 # two crops may share a frame
+        name = 'unique_id' if 'unique_id' in rows and self.table.unique_id.any() else 'frame'    # may be shared
         at = {key: i for i, key in enumerate(zip(self.table.track_id, self.table[name]))}
         return [at[key] for key in zip(rows.track_id, rows[name])]
 
@@ -319,21 +318,6 @@ def complete_store(
     old = ClipFaces(path)
     images = (([row], bytes(old.image(row))) for row in np.flatnonzero(~old.missing).tolist())
     if not old.measured: write_store(path, old.table, images, old.about)
-
-# %% ../nbs/16_faces.ipynb #touched
-def _touched(store): return store.path.parent / 'touched' / f'{store.path.stem}.json'
-
-def _note_touched(store, known):
-    "Notes the state of a source that was touched, but is the same; where that fails, it is read again."
-    try: write_json(_touched(store), [known['files_state'], known['files_hash']])
-    except OSError: pass
-
-def _known_hash(store, about, state):
-    "The hash of a source that nobody has touched since; None if it must be read."
-    if about.get('files_state') == state: return about['files_hash']
-    try: noted, content = json.loads(_touched(store).read_text())
-    except (OSError, ValueError, TypeError): return None
-    return content if noted == state else None
 
 # %% ../nbs/16_faces.ipynb #note-unavailable
 def _text(file):
@@ -436,26 +420,6 @@ def _move(files, part, root, listing):
         target = root / file.relative_to(part)
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
-
-def _known_archives(listing):
-    "Archive name -> what was written of it when it was unpacked; nothing if the list is damaged."
-    try: known = json.loads(listing.read_text())
-    except (OSError, ValueError): return {}
-    return known if isinstance(known, dict) else {}
-
-def _archive_marks(archives, known):
-    "Archive name -> [state, hash of the content]; not read again while nobody has touched it."
-    marks = {}
-    for name, file in archives.items():
-        old, state = known.get(name), _files_state((file,))
-        same = isinstance(old, list) and old[:1] == [state]
-        marks[name] = [state, old[-1] if same else _files_hash((file,), state)]
-    return marks
-
-def _note_archives(listing, known):
-    "Writes the list of archives; where nobody may write, they are read again next time."
-    try: write_json(listing, known)
-    except OSError: pass
 
 def _is_known(name, file, mark, known):
     "Whether an archive was unpacked before; versions before 0.3 knew its size only."

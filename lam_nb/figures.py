@@ -704,7 +704,8 @@ def score_errors(
     values,                     # (n,) above 0, NaN where not known: a number for each row
     name: str = 'sharpness',    # of these numbers
 ) -> plt.Figure:
-    "Mean distance of the scores from the labels by tenths of a property, for each label."
+    """Mean distance of the scores from the labels by tenths of the rows, for each label. Where both lines fall,
+    faces with more of the property are judged better; where one does, the scores merely shift."""
     fig, ax = plt.subplots(figsize=_size(COLUMN * 1.2, 2.2))
     ax.set(xlabel=f'{name} (median of each tenth of the rows)', ylabel='mean |label - score|', xscale='log')
     rows = predictions[['label', 'score']].assign(value=np.asarray(values, dtype=float))

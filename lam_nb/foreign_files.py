@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .runs import write_json
 from .text_files import decoded_text, is_there
 
 # %% ../nbs/08_foreign_files.ipynb #visible
@@ -43,6 +44,21 @@ def _files_hash(files, state):
     for path in files:
         with open(path, 'rb') as file: found.update(hashlib.file_digest(file, 'sha256').digest())
     return found.hexdigest()
+
+# %% ../nbs/08_foreign_files.ipynb #touched
+def _touched(store): return store.path.parent / 'touched' / f'{store.path.stem}.json'
+
+def _note_touched(store, known):
+    "Notes the state of a source that was touched, but is the same; where that fails, it is read again."
+    try: write_json(_touched(store), [known['files_state'], known['files_hash']])
+    except OSError: pass
+
+def _known_hash(store, about, state):
+    "The hash of a source that nobody has touched since; None if it must be read."
+    if about.get('files_state') == state: return about['files_hash']
+    try: noted, content = json.loads(_touched(store).read_text())
+    except (OSError, ValueError, TypeError): return None
+    return content if noted == state else None
 
 # %% ../nbs/08_foreign_files.ipynb #image-size
 PIXELS = 40_000_000 # larger images and frames are not decoded: a small file can claim any size
@@ -213,3 +229,24 @@ def unpack(
     except UNREADABLE as e:
         raise ValueError(f'{archive} cannot be unpacked ({type(e).__name__}: {e}); download it again') from e
     return left_out
+
+# %% ../nbs/08_foreign_files.ipynb #archive-list
+def _known_archives(listing):
+    "Archive name -> what was written of it when it was unpacked; nothing if the list is damaged."
+    try: known = json.loads(listing.read_text())
+    except (OSError, ValueError): return {}
+    return known if isinstance(known, dict) else {}
+
+def _archive_marks(archives, known):
+    "Archive name -> [state, hash of the content]; not read again while nobody has touched it."
+    marks = {}
+    for name, file in archives.items():
+        old, state = known.get(name), _files_state((file,))
+        same = isinstance(old, list) and old[:1] == [state]
+        marks[name] = [state, old[-1] if same else _files_hash((file,), state)]
+    return marks
+
+def _note_archives(listing, known):
+    "Writes the list of archives; where nobody may write, they are read again next time."
+    try: write_json(listing, known)
+    except OSError: pass

@@ -333,7 +333,7 @@ def predict(
     rows, options['size'] = survey_stores(paths, stride, _side(model, options.get('size', 0)))
     mine = split_work(rows, processes)[rank]
     used = [options.get(k, default) for k, default in (('size', 0), ('precision', 'fp32'), ('flip', False))]
-    lasting = parts and getattr(model, 'takes_faces', True)           # a user's files of features may be replaced
+    lasting = parts and getattr(model, 'takes_faces', True)         # a user's files of features may be replaced
     folder = Path(parts) / _logits_hash(model, stride, *used, side, bool(features)) if lasting else None
     my_paths, my_rows, show = [paths[i] for i in mine], [rows[i] for i in mine], progress and rank == 0
     tables, n_kept = _predict_part(model, my_paths, my_rows, stride, folder, show, options, side, features)
@@ -354,7 +354,8 @@ def _keep_clip(pool, fast, store, file, batch_size, size, precision):
     rows = _in_batches(np.arange(len(store.table)), batch_size)
     parts = [pool.submit(_row_features, fast, store, part, size, precision, True) for part in rows]
     features = torch.cat([part.result() for part in parts]).cpu().numpy()                     # (n, 2, D)
-    if not np.isfinite(features).all(): raise ValueError(f'the encoder gives no finite features for {file.stem}')
+    if not np.isfinite(features).all():
+        raise ValueError(f'the encoder gives features of {file.stem} that are not finite')
     kind = np.float16 if np.abs(features).max(initial=0) < 65_000 else np.float32
     write_features(file, store.table, features.astype(kind), of=_content(store))
 

@@ -58,7 +58,7 @@ class FaceModel(nn.Module):
     numbers = ()                                                       # K names of side information
     takes_faces = True                                                 # False: kept features only
     options = {}                                                       # arguments of __init__, plain values
-    blur = None                        # (mean, sd) of sharpness: neighbours far below are dropped, see 25_batches
+    blur = None                                # (mean, sd) of sharpness: blurred neighbours are dropped, see 20
 
     def forward(self,
         windows: torch.Tensor, # (B, T, 3, H, W), as `normalise` makes them; or (B, T, D): kept features

@@ -19,15 +19,16 @@ from joblib import Parallel, delayed
 
 from .runs import Progress, moved_names, remove_leftovers
 from .processes import keep_memory, peak_mb
-from .foreign_files import (
-    _file_bytes, _files_hash, _files_state, _frame_sizes, decode_image, visible_files)
+from lam_nb.foreign_files import (
+    _file_bytes, _files_hash, _files_state, _frame_sizes, _known_hash, _note_touched, decode_image,
+    visible_files)
 from .settings import PrepareSettings
 from .annotations import annotation_file, check_id, clips_of, load_annotations, load_faces, split_clips
 from .videos import (
     VIDEO_ENDINGS, _video_fault, cut_clip, extract_frames, extract_wave, find_videos, folder_frames,
     frame_files, video_frames)
 from .faces import (
-    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _known_hash, _note_touched, _size_notes, _test_faces,
+    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _size_notes, _test_faces,
     challenge_root, complete_store, crop_face, encode_face,
     note_unavailable, store_path, write_store)
 
@@ -250,7 +251,7 @@ def _about_of(store):
 def _complete(store, source):
     "Whether a current store of an earlier version stays current, now with sharpness and brightness; notes."
     try: complete_store(store.path)
-    except OSError as e: return True, [f'no sharpness and brightness: the store cannot be written ({e.strerror})']
+    except OSError as e: return True, [f'no sharpness and brightness: it cannot be written ({e.strerror})']
     except ValueError:
         if source is None: raise
         return False, []                                         # its images are damaged: it is made anew

@@ -112,23 +112,7 @@ def fitted_value(
     raise ValueError(f'{path} holds no usable number {name} (but {str(found)[:80]!r}): give the metrics.json '
                      'of a run of evaluate.ipynb on a split with labels')
 
-# %% ../nbs/28_scoring.ipynb #load-model
-def load_model(
-    path: str | Path, # a trained checkpoint, ours or the official code's
-    model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
-    encoder: str | None = None, # import path of its encoder, where that is your own
-): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
-    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
-    saved = read_checkpoint(path)
-    made = _named_model(path, saved, model, encoder)
-    report = _take_weights(made, path, saved['state_dict'])
-    missing = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
-    if missing:
-        raise ValueError(f'{path} holds {report.origin} weights, without {len(missing)} tensors of this model '
-                         f'(first: {missing[0]}): a start for training; evaluate what train.ipynb makes of it')
-    made.blur = _stored_blur(path, saved)
-    return made.eval(), saved.get('image_size') or made.size or 224, saved.get('epoch')
-
+# %% ../nbs/28_scoring.ipynb #stored-options
 def _named_model(path, saved, given, encoder):
     "The model of a checkpoint, newly initialised; ValueError if its name is unknown, or not the one given."
     stored = saved.get('model_name')
@@ -149,11 +133,12 @@ def _stored_options(path, saved, encoder):
         raise ValueError(f'{path} holds other options than those of EncoderHead: {str(options)[:200]}')
     name = str(options['encoder'])
     if name.partition(':')[0] not in ('baseline', 'timm', 'torchvision', 'files') and name != encoder:
-        raise ValueError(f'{path} has an encoder of your own, {name!r}. Code is never imported on the word of a '
-                         'file: if you trust it, give its name as the parameter encoder')
+        raise ValueError(f'{path} has an encoder of your own, {name!r}. Code is never imported on the word of '
+                         'a file: if you trust it, give its name as the parameter encoder')
     try:
         with torch.device('meta'): shapes = EncoderHead(**options).state_dict()
-    except (TypeError, ValueError, RuntimeError) as e: raise ValueError(f'{path} holds {options}: {e}') from None
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(f'{path} holds {options}: {e}') from None
     if why := _misfit(shapes, saved['state_dict'], []):
         raise ValueError(f'{path} does not hold the EncoderHead that it says: {why}')
     return options
@@ -165,6 +150,23 @@ def _stored_blur(path, saved):
     if isinstance(blur, (list, tuple)) and len(blur) == 2 and all(isinstance(v, float) for v in blur):
         if np.isfinite(blur).all() and blur[1] > 0: return tuple(blur)
     raise ValueError(f'{path}: its blur is {str(blur)[:80]}, expected a mean and a standard deviation above 0')
+
+# %% ../nbs/28_scoring.ipynb #load-model
+def load_model(
+    path: str | Path, # a trained checkpoint, ours or the official code's
+    model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
+    encoder: str | None = None, # import path of its encoder, where that is your own
+): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
+    "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
+    saved = read_checkpoint(path)
+    made = _named_model(path, saved, model, encoder)
+    report = _take_weights(made, path, saved['state_dict'])
+    missing = [key for key in report.initialised if not key.endswith('num_batches_tracked')]
+    if missing:
+        raise ValueError(f'{path} holds {report.origin} weights, without {len(missing)} tensors of this model '
+                         f'(first: {missing[0]}): a start for training; evaluate what train.ipynb makes of it')
+    made.blur = _stored_blur(path, saved)
+    return made.eval(), saved.get('image_size') or made.size or 224, saved.get('epoch')
 
 # %% ../nbs/28_scoring.ipynb #predict-process
 def predict_process(
@@ -194,7 +196,8 @@ def _predict_member(s, checkpoint, faces_dir, clips):
     options |= dict(parts=Path(s.out_dir) / 'parts' if s.resume else None, progress=True)
     model, size, _ = load_model(checkpoint, s.model, s.encoder)
     model = model.to(choose_device(s.device))
-    kept = features_folder(model, s.features_dir, faces_dir, clips, size=size, precision=s.precision, progress=True)
+    how = dict(size=size, precision=s.precision, progress=True)
+    kept = features_folder(model, s.features_dir, faces_dir, clips, **how)
     side = wanted_side(getattr(model, 'numbers', ()), s.side_table)
     return predict(model, faces_dir, clips, size=size, side=side, features=kept, **options)
 

@@ -74,14 +74,15 @@ def _at_most_lr(value, info):
     return value
 
 # %% ../nbs/09_settings.ipynb #model-settings
-_ENCODER = ('encoder', 'encoder_size', 'encoder_weights', 'tune', 'head', 'window', 'window_step', 'side')
+_ENCODER = ('encoder encoder_size encoder_weights tune encoder_lr_ratio layer_decay freeze_epochs head window '
+            'window_step side').split()
 
 class ModelSettings(Settings):
     "Parameters of train.ipynb: what is trained, and on what."
     data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
     faces_dir: str | None = None                        # face store; None: <data_dir>/faces
     out_dir: str = 'outputs/train'                      # the run's folder; several machines share it
-    model: Annotated[str, AfterValidator(_known_model)] = 'BaselineLSTM'  # see 21_models; or package.module:Class
+    model: Annotated[str, AfterValidator(_known_model)] = 'BaselineLSTM'  # see 21; or package.module:Class
     checkpoint: str | None = None                       # first weights; None: random, GazeLSTM: ImageNet
     checkpoint_match: Literal['strict', 'shapes'] = 'strict'  # shapes: only what fits by name and shape
     image_size: int | None = Field(64, ge=32)           # side of the crops; None: the model's, or as stored
@@ -92,9 +93,12 @@ class ModelSettings(Settings):
     features_dir: str | None = None                     # where features are kept; None: computed each time
     # of EncoderHead
     encoder: str = 'baseline'                           # or timm:NAME, torchvision:NAME, your own, files
-    encoder_size: int | None = Field(None, ge=16, le=1024)  # side of its input; None: image_size, or its own
+    encoder_size: int | None = Field(None, ge=16, le=1024)   # of its input; None: image_size, or its own
     encoder_weights: str | None = None                  # file that fills the encoder; None: random weights
     tune: str = Field('all', pattern=r'^(none|all|last:[1-9][0-9]?)$')  # what of the encoder learns
+    encoder_lr_ratio: float = Field(0.1, gt=0, le=1)    # learning rate of the encoder: so much of lr
+    layer_decay: float = Field(1., gt=0, le=1)          # its rate falls by this factor from part to part
+    freeze_epochs: int = Field(0, ge=0)                 # its first epochs, in which only the head learns
     head: Literal['lstm', 'transformer', 'centre'] = 'lstm'  # what reads the window
     window: int = Field(7, ge=1, le=31)                 # faces per window, odd
     window_step: int = Field(1, ge=1, le=30)            # frames from one to the next
@@ -110,11 +114,13 @@ class ModelSettings(Settings):
     def _encoder_fits(self):
         "What another model would pass over is refused."
         if self.model == 'EncoderHead':
-            if self.encoder == 'files' and not self.features_dir: raise ValueError('encoder = files needs features_dir')
-            if self.features_dir and self.encoder != 'files' and self.tune != 'none':
-                raise ValueError('features_dir keeps features of an encoder that does not learn: set tune to none')
+            files = self.encoder == 'files'
+            if files and not self.features_dir: raise ValueError('encoder = files needs features_dir')
+            if self.features_dir and not files and self.tune != 'none':
+                raise ValueError('features_dir keeps features of an encoder that does not learn: tune = none')
             return self
-        given = [name for name in _ENCODER if getattr(self, name) != type(self).model_fields[name].default]
+        fields = type(self).model_fields
+        given = [name for name in _ENCODER if getattr(self, name) != fields[name].default]
         given += ['quality = input'] * (self.quality == 'input') + ['features_dir'] * bool(self.features_dir)
         if given: raise ValueError(f'{given[0]} is for model = EncoderHead, and model is {self.model}')
         return self
@@ -137,9 +143,6 @@ class TrainSettings(ModelSettings):
     weights: tuple[PositiveFloat, PositiveFloat] | Literal['auto'] = (0.136, 0.864)  # of classes 0, 1
     sampling: Literal['all', 'balanced'] = 'all'        # balanced: half of an epoch's windows are looking
     freeze_trunk: bool = False                          # the backbone's convolutions and batch norms stay
-    encoder_lr_ratio: float = Field(0.1, gt=0, le=1)    # of EncoderHead's encoder, times lr
-    layer_decay: float = Field(1., gt=0, le=1)          # its rate falls by this factor from part to part
-    freeze_epochs: int = Field(0, ge=0)                 # its first epochs, in which only the head learns
     # augmentation, of a window as a whole, on the device
     flip: bool = True                                   # mirror half of the windows (evaluate's is another)
     colour: float = Field(0., ge=0, lt=1)               # brightness, contrast, saturation times 1 ± colour
@@ -166,14 +169,10 @@ class TrainSettings(ModelSettings):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] | None = None  # several runs, in <out_dir>/seed-N
 
     @model_validator(mode='after')
-    def _kept_features(self):
-        "Features are kept of faces as they are stored; only EncoderHead has a head to begin with."
-        if self.freeze_epochs and self.model != 'EncoderHead':
-            raise ValueError(f'freeze_epochs is for model = EncoderHead, and model is {self.model}')
+    def _changes_fit(self):
         changed = [name for name in ('colour', 'blur', 'jitter') if getattr(self, name)]
-        if self.features_dir and changed: raise ValueError(f'{changed[0]} changes faces, and features_dir keeps '
-                                                           'features of faces as they are: leave one of them out')
-        return self
+        if not changed or not self.features_dir: return self
+        raise ValueError(f'{changed[0]} changes faces, and features_dir keeps features of faces as they are')
 
 # %% ../nbs/09_settings.ipynb #toy
 def _toy_note(settings):

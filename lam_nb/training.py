@@ -70,7 +70,7 @@ class Run:
     processes: int = field(default_factory=lambda: rank_and_size()[1])        # that train it
     data: str = ''                               # hash of the training data
     val_data: str = ''                           # hash of the validation's face stores; '': not compared
-    given: dict = field(default_factory=dict)    # `side` and `features` for the validation, as `predict` takes them
+    given: dict = field(default_factory=dict)    # `side` and `features` for `predict`
 
     @property
     def validated(self) -> list: return [h for h in self.history if h['mAP'] is not None]

@@ -75,7 +75,7 @@ def drop_blurred(
     "Windows of training without some blurred neighbours."
     half, at = rows.shape[1] // 2, np.arange(rows.shape[1])
     drawn = np.random.default_rng([*key, 4]).random(rows.shape)
-    for i in range(half):                                      # a face that was repeated as padding is drawn once
+    for i in range(half):                                  # a face that was repeated as padding is drawn once
         for outer, inner in ((half - 1 - i, half - i), (half + 1 + i, half + i)):
             same = rows[:, outer] == rows[:, inner]
             drawn[:, outer] = np.where(same, drawn[:, inner], drawn[:, outer])
@@ -164,7 +164,8 @@ def side_numbers(
     "The numbers of each face of a clip."
     out = np.full((len(faces), len(names)), np.nan, np.float32)
     with np.errstate(divide='ignore', invalid='ignore'): height = np.log2((faces.y2 - faces.y1).to_numpy(float))
-    own = dict(sharpness=faces.sharpness, brightness=faces.brightness, height=np.where(height > 0, height, np.nan))
+    height = np.where(height > 0, height, np.nan)
+    own = dict(sharpness=faces.sharpness, brightness=faces.brightness, height=height)
     for i, name in enumerate(names):
         if name in own: out[:, i] = own[name]
     others, uid = [i for i, name in enumerate(names) if name not in own], next(iter(faces.clip_uid), None)
@@ -177,7 +178,7 @@ def side_numbers(
 def mirrored_numbers(
     names: tuple, # K names
 ) -> tuple[list[int], list[float]]: # (K,) order and (K,) sign: of a mirrored face it is numbers[order] * sign
-    "What becomes of the numbers of a face when its picture is mirrored."
+    "What becomes of the numbers of a face when its crop is mirrored."
     swap = lambda name: re.sub('left|right', lambda m: dict(left='right', right='left')[m[0]], name)
     order = [names.index(swap(name)) if swap(name) in names else i for i, name in enumerate(names)]
     return order, [-1. if re.search(r'(^|_)(yaw|roll|x)$', name) else 1. for name in names]
@@ -196,8 +197,9 @@ def check_side_table(
         rows.append(dict(clip_uid=uid, faces=len(known), **dict(zip(names, known.mean(0)))))
     table = pd.DataFrame(rows).set_index('clip_uid')
     for name in names:
-        if not table[name].any(): raise ValueError(f'{path} knows {name} of no face of these {len(clips)} clips: '
-                                                   'are its ids and frame numbers those of the annotations?')
+        if table[name].any(): continue
+        raise ValueError(f'{path} knows {name} of no face of these {len(clips)} clips: are its ids and frame '
+                         'numbers those of the annotations?')
     return table
 
 # %% ../nbs/20_windows.ipynb #samples
@@ -210,6 +212,16 @@ def _samples(store, number, stride, length, step, names, side):
     rows = window_rows(track, frame, store.missing, store.black, length, step)[keep].astype(np.int32)
     return (np.full(len(rows), number, np.int32), rows, table.label.to_numpy()[keep],
             side_numbers(table, names, side))
+
+def _scales(numbers, names):
+    "Mean and standard deviation of each number; ValueError where one is known of no face."
+    rows = np.concatenate(numbers).astype(float)
+    unknown = [name for name, known in zip(names, np.isfinite(rows).any(0)) if not known]
+    cure = ('run prepare.ipynb, which completes stores of versions before 0.3' if {*unknown} & {*MEASURED} else
+            'are the ids and frame numbers of side_table those of the annotations?')
+    if unknown: raise ValueError(f'{unknown[0]} is known of no training face: {cure}')
+    mean, sd = np.nanmean(rows, 0), np.nanstd(rows, 0)
+    return mean, np.where(sd > 0, sd, 1)
 
 # %% ../nbs/20_windows.ipynb #dataset
 class FaceWindows:
@@ -249,15 +261,7 @@ class FaceWindows:
         numbers = [self.numbers[clip][rows] for clip, rows in zip(self.clip[items], self.rows[items])]
         return batch | dict(numbers=np.stack(numbers))
 
-    def scales(self) -> tuple: # mean (K,) and standard deviation (K,) of the numbers over all faces of the clips
-        rows = np.concatenate(self.numbers).astype(float)
-        if (unknown := ~np.isfinite(rows).any(0)).any():
-            name = self.names[int(np.argmax(unknown))]
-            raise ValueError(f'{name} is known of no training face: ' + (
-                'run prepare.ipynb, which completes stores of versions before 0.3' if name in MEASURED else
-                'are the ids and frame numbers of side_table those of the annotations?'))
-        mean, sd = np.nanmean(rows, 0), np.nanstd(rows, 0)
-        return mean, np.where(sd > 0, sd, 1)
+    def scales(self): return _scales(self.numbers, self.names) # mean (K,), sd (K,) over all faces of the clips
 
     def read_into(self, images: np.ndarray, items: list[int]): # fills images (B, T, size, size, 3) uint8 RGB
         faces, first = images.reshape(-1, self.size, self.size, 3), {}                 # (B*T, size, size, 3)
