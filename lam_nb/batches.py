@@ -267,7 +267,8 @@ def data_hash(
     made = [stores_hash(windows.stores, len(windows))]
     numbers = lambda: hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()
     if windows.names: made += [windows.names, numbers()]
-    if hasattr(windows, 'kept'): made += [[clip.path.stat().st_size, clip.about] for clip in windows.kept]
+    own = [clip for clip in getattr(windows, 'kept', []) if 'of' not in clip.about]        # made elsewhere
+    if own: made += [[clip.path.stat().st_size, clip.about] for clip in own]
     return made[0] if len(made) == 1 else hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data

@@ -55,6 +55,7 @@ def train_windows(
     names = (*getattr(model, 'numbers', ()), *['sharpness'] * (settings.quality == 'drop'))
     side = wanted_side(names, settings.side_table and project_path(settings.side_table))
     how = faces_dir, clips, settings.train_stride, size, model.window, getattr(model, 'step', 1), names, side
+    if settings.encoder == 'files': features = project_path(settings.features_dir)
     windows = FaceWindows(*how) if features is None else FeatureWindows(features, *how)
     if not len(windows):
         raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; '

@@ -1,0 +1,192 @@
+"""What each part of the recipes brings on the hard sample: every entry trained with several seeds for the same time.
+
+    python benchmarks/recipes.py [--seconds 150] [--seeds 0 1 2] [--entries baseline drop ...] [--data data/hard] [--out outputs/recipes]
+
+Each training gets one core and `seconds` of training steps: its speed is measured first, then every k-th row is taken, so that its epochs
+fill the time. Two trainings run side by side. Validation at stride 3 is not counted. Prints a table and writes
+results/recipes.json after each training (a second start goes on): mAP and AP of looking with the mean over seeds and their spread, the
+interval by clip of the first seed, windows/s, parameters, disk. Figures on drawn heads say nothing about Ego4D. The entries with
+tiny encoders have random weights: they only show that the path works.
+"""
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from lam_nb.data_checks import stored_clips
+from lam_nb.encoders import LANDMARKS, write_landmarks
+from lam_nb.evaluation import intervals_by_clip, lam_metrics
+from lam_nb.faces import ClipFaces, store_path
+from lam_nb.inference import features_folder, predict
+from lam_nb.launching import train_process, train_windows
+from lam_nb.models import FaceBackbone, normalise
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
+from lam_nb.runs import read_recipe
+from lam_nb.sample import make_sample
+from lam_nb.scoring import load_model
+from lam_nb.settings import TrainSettings
+from lam_nb.batches import WindowData
+from lam_nb.training import new_run, train_step
+from lam_nb.windows import read_side_table, wanted_side
+from measure import RESULTS, machine
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = dict(model='EncoderHead')
+GAZE = ['yaw', 'pitch', 'gaze_yaw', 'gaze_pitch']                 # degrees: what the encoder is pretrained to say
+
+
+def entries(data: Path) -> dict:
+    "Name -> settings that differ from the sample's recipe."
+    truth, points = str(data / 'sample_truth.csv'), str(data / 'landmarks.parquet')
+    return {
+        'baseline': {},
+        'strong': dict(ema=.99, jitter=.1, weights='auto'),
+        'drop': dict(quality='drop'),
+        'head': HEAD,
+        'sharpness told': HEAD | dict(quality='input'),
+        'true pose told': HEAD | dict(side=['yaw', 'pitch', 'roll'], side_table=truth),
+        'landmarks told': HEAD | dict(side=[*LANDMARKS, 'landmark_score'], side_table=points),
+        'pretrained on gaze': HEAD | dict(encoder_weights=str(data / 'gaze.pth')),
+        'pretrained, at a third of the rate': HEAD | dict(encoder_weights=str(data / 'gaze.pth'), encoder_lr_ratio=.3),
+        'transformer': HEAD | dict(head='transformer', lr=3e-4),
+        'window 15': HEAD | dict(window=15),
+        'one face': HEAD | dict(window=1, head='centre'),
+        'tiny encoder, frozen (random)': HEAD | dict(encoder='timm:test_resnet', tune='none'),
+        'tiny encoder, tuned (random)': HEAD | dict(encoder='timm:test_resnet', encoder_lr_ratio=1)}
+
+
+def ready(data: Path):
+    "The hard sample with its faces, landmarks, and a backbone that was pretrained on the training faces' true gaze and pose."
+    make_sample(data, level='hard', test_clips=0)
+    small = PrepareSettings(data_dir=str(data), image_size=64)
+    prepare_faces({split: split_faces(data, split, small)[0] for split in ('train', 'val')}, data, data / 'faces', small)
+    clips = [uid for split in ('train', 'val') for uid in stored_clips(data, data / 'faces', split)]
+    if not (data / 'landmarks.parquet').exists(): write_landmarks(data / 'faces', clips, data / 'landmarks.parquet')
+
+
+def pretrain(data: Path, seconds: float, seed: int = 0):
+    "Regresses true gaze and pose of the training faces, for so long; the backbone's weights go to gaze.pth."
+    torch.manual_seed(seed)
+    side, images, truth = read_side_table(data / 'sample_truth.csv', GAZE), [], []
+    for uid in stored_clips(data, data / 'faces', 'train'):
+        store = ClipFaces(store_path(data / 'faces', uid))
+        known = store.table[['track_id', 'frame']].merge(side[uid], on=['track_id', 'frame'], how='left')[GAZE].to_numpy()
+        for row in np.flatnonzero(np.isfinite(known).all(1) & ~store.missing)[::3]:
+            images.append(store.crop(row, 64))
+            truth.append(known[row])
+    images, truth = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(truth)).float() / 20
+    backbone, head = FaceBackbone(), torch.nn.Linear(256, len(GAZE))
+    optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 1e-3)
+    begin, losses, rng = time.perf_counter(), [], np.random.default_rng(seed)
+    while (done := (time.perf_counter() - begin) / seconds) < 1:
+        for group in optimizer.param_groups: group['lr'] = 1e-3 * (1 - done)
+        some = torch.from_numpy(rng.integers(len(images), size=64))
+        with torch.autocast('cpu', torch.bfloat16): said = head(backbone(normalise(images[some])))
+        loss = F.smooth_l1_loss(said.float(), truth[some])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    torch.save(dict(state_dict=backbone.state_dict()), data / 'gaze.pth')
+    print(f'pretrained on {len(images):,} faces: {len(losses)} steps, mean loss of the last 50 {np.mean(losses[-50:]):.3f}', flush=True)
+
+
+def speed(given: dict) -> tuple[float, int]:
+    "Windows a second of a training, and its rows at stride 1."
+    settings = TrainSettings(**given | dict(train_stride=1))
+    run = new_run(settings, torch.device('cpu'))
+    windows = train_windows(settings, run.model)
+    data = WindowData(windows, settings, [.136, .864], torch.device('cpu'))
+    run.model.train()
+    begin, done = None, 0
+    for batch in data.load(data.batches(0)[:1000]):
+        train_step(run, run.model, data, batch)
+        if begin is None: begin = time.perf_counter()
+        elif time.perf_counter() - begin > 6: break
+        else: done += len(batch['label'])
+    return done / (time.perf_counter() - begin), len(windows)
+
+
+def one(name: str, seed: int, data: Path, out: Path, seconds: float):
+    "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
+    torch.set_num_threads(1)
+    folder = out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}'
+    recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
+    given = recipe | dict(data_dir=str(data), out_dir=str(folder), num_workers=0, device='cpu', num_processes=1, seed=seed, val_stride=3,
+                          val_every=recipe['epochs'], resume=False) | entries(data)[name]
+    rate, rows = speed(given)
+    given['train_stride'] = max(1, round(rows * recipe['epochs'] / (rate * seconds)))
+    train_process(given, quiet=True)
+    model, size, _ = load_model(folder / 'checkpoints/best.pt')
+    clips = stored_clips(data, data / 'faces', 'val')
+    side = wanted_side(getattr(model, 'numbers', ()), given.get('side_table'))
+    table = predict(model, data / 'faces', clips, 3, size=size, side=side, features=features_folder(model, None, data / 'faces', clips))
+    metrics, interval = lam_metrics(table), intervals_by_clip(table).loc['mAP', ['low', 'high']]
+    history = pd.read_csv(folder / 'history.csv')
+    figures = dict(mAP=metrics['mAP'], AP_looking=metrics['AP_looking'], interval=interval.astype(float).tolist(),
+                   seconds=float(history.seconds.sum()), windows=int((history.windows_per_s * history.seconds).sum()),
+                   stride=given['train_stride'], parameters=sum(p.numel() for p in model.parameters()),
+                   megabytes=round((folder / 'checkpoints/best.pt').stat().st_size / 1e6, 1))
+    (folder / 'figures.json').write_text(json.dumps(figures))
+
+
+def table(out: Path, names: list, seeds: list) -> pd.DataFrame:
+    "A row an entry, over the seeds that are done."
+    rows = []
+    for name in names:
+        files = [out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json' for seed in seeds]
+        found = [json.loads(file.read_text()) for file in files if file.exists()]
+        if not found: continue
+        of = pd.DataFrame(found)
+        rows.append(dict(entry=name, seeds=len(found), mAP=round(of.mAP.mean(), 3), each=[round(v, 3) for v in of.mAP],
+                         AP_looking=round(of.AP_looking.mean(), 3), interval_of_first=[round(v, 3) for v in found[0]['interval']],
+                         windows_per_s=round(of.windows.sum() / of.seconds.sum(), 1), windows=round(of.windows.mean()),
+                         seconds=round(of.seconds.mean()), million_parameters=round(found[0]['parameters'] / 1e6, 1),
+                         megabytes=found[0]['megabytes']))
+    return pd.DataFrame(rows)
+
+
+def write(out, names, seeds, seconds):
+    found = table(out, names, seeds)
+    result = dict(command=f'python benchmarks/recipes.py --seconds {seconds:g} --seeds {" ".join(map(str, seeds))}', machine=machine(),
+                  sample='hard', rows=found.to_dict('records'))
+    text = json.dumps(result, indent=1)
+    (RESULTS / 'recipes.json').write_text(text + '\n')
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seconds', type=float, default=150)
+    parser.add_argument('--pretrain', type=float, default=None, help='seconds of pretraining; default: as much as a training')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--data', type=Path, default=ROOT / 'data/hard')
+    parser.add_argument('--out', type=Path, default=ROOT / 'outputs/recipes')
+    parser.add_argument('--entries', nargs='+', choices=entries(Path()), default=[*entries(Path())])
+    args = parser.parse_args()
+    ready(args.data)
+    if not (args.data / 'gaze.pth').exists(): pretrain(args.data, args.pretrain or args.seconds)
+    spawn, cores = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0))
+    todo = [(name, seed) for seed in args.seeds for name in args.entries
+            if not (args.out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json').exists()]
+    running = []
+    while todo or running:
+        while todo and len(running) < cores:
+            name, seed = todo.pop(0)
+            running.append((name, seed, spawn.Process(target=one, args=(name, seed, args.data, args.out, args.seconds))))
+            running[-1][2].start()
+        for name, seed, process in [each for each in running if not each[2].is_alive()]:
+            running = [each for each in running if each[2] is not process]
+            if process.exitcode: print(f'{name}, seed {seed}, failed', flush=True)
+            print(write(args.out, args.entries, args.seeds, args.seconds).to_string(index=False), flush=True)
+        time.sleep(1)
+
+
+if __name__ == '__main__': main()
