@@ -32,6 +32,8 @@ class Person:
     beard: float # 0 none .. 1 full
     glasses: float # 0 none, else opacity of the rims
     voice: float # pitch in Hz
+    lens: float = 0. # darkness of the glasses' lenses, 0 clear .. 1 black
+    glare: float = 0. # opacity of the light's reflection on the lenses, 0..1
 
 # %% ../nbs/11_heads.ipynb #make-person
 HAIRS = np.array([[.06, .05, .04], [.16, .10, .06], [.30, .19, .10],
@@ -194,8 +196,9 @@ def _soft(value, width): return np.clip(value / F4(width) + F4(.5), 0, 1) # a st
 
 # %% ../nbs/11_heads.ipynb #head-frame
 # Angles in radians; blink 0 open .. 1 shut; mouth in metres; lift of the brows, 1 is 3 mm;
-# cup 0 away .. 1 at the mouth
-NEUTRAL = dict(yaw=0., pitch=0., roll=0., gaze_yaw=0., gaze_pitch=0., blink=0., mouth=0., lift=0., cup=0.)
+# cup 0 away .. 1 at the mouth; hand 0 away .. 1 at the right eye of the image (-1: at the left one)
+NEUTRAL = dict(yaw=0., pitch=0., roll=0., gaze_yaw=0., gaze_pitch=0.,
+               blink=0., mouth=0., lift=0., cup=0., hand=0.)
 DAYLIGHT = dict(dir=np.array([.35, .55, .75]), ambient=.45, key=.62, colour=np.array([1., 1., 1.]))
 
 def _head_to_camera(act, centre, up):
@@ -311,7 +314,7 @@ def _strands(canvas, rays, light, person, c, r, nape=0., curtain=False):
 
 # %% ../nbs/11_heads.ipynb #parts
 def _parts(canvas, rays, light, person, act):
-    "Ears, nose, and a cup in front of the mouth of a person who drinks."
+    "Ears, nose, a hand at the face, and a cup in front of the mouth of a person who drinks."
     (c, r), (cj, rj) = _skull(person)
     for side in (-1, 1):
         ear = [side * r[0] * .99, -.014, c[2] + .004]
@@ -320,28 +323,48 @@ def _parts(canvas, rays, light, person, act):
     _solid(canvas, rays, light, person.skin * 1.02, [0, -.014, z - .003], np.array([.0095, .026, .013]) * k)
     tip = person.skin * [1.03, .98, .97]
     _solid(canvas, rays, light, tip, [0, -.036, z + .003], np.array([.0155, .0115, .016]) * k)
+    if act['hand']: _hand(canvas, rays, light, person, act['hand'], z)
     if act['cup'] > 0:
         cup = [0, -.085 - .12 * (1 - act['cup']), z + .05]
         _solid(canvas, rays, light, person.shirt[::-1], cup, np.array([.036, .045, .036]))
 
+def _hand(canvas, rays, light, person, hand, z):
+    "Palm, fingers and wrist before one eye; z is the front of the face."
+    palm = np.array([.036 * np.sign(hand), -.03 - .16 * (1 - abs(hand)), z + .04])
+    parts = [((0, 0, 0), (.034, .040, .016)), ((0, -.09, .005), (.024, .075, .022)), # palm, wrist
+             *[((x, .05 - 8 * x * x, .004), (.0085, .034, .010)) for x in (-.026, -.009, .009, .026)]]
+    for at, r in parts: _solid(canvas, rays, light, person.skin * .96, palm + at, np.array(r))
+
 def _glasses(canvas, rays, light, person, act=None):
-    "Thin rims on a plane before the eyes, a bridge between them; nothing for those who wear none."
+    "Lenses and thin rims on a plane before the eyes, a bridge between them; nothing for those who wear none."
     z = _front(*_skull(person)[1], 0, -.02) + .006
     at = rays.sub(np.array([[x, y, z] for x in (-.075, .075) for y in (-.025, .025)]), .004)
     if not person.glasses or canvas['t'][at].size == 0: return
     t = F4(z - rays.o[2]) / rays.d[2][at]
     x, y, _ = rays.points(t, at)
-    x, y = np.abs(x), y + F4(.003)
+    side, x, y = np.sign(x), np.abs(x), y + F4(.003)
     across, down = np.square((x - F4(EYE_X)) / F4(.0275)), np.square(y / F4(.0205))
     radius = np.sqrt(np.sqrt(np.square(across) + np.square(down)))
     rim = F4(.0013) - np.abs(radius - 1) * F4(.021)
     bridge = np.minimum(F4(.007) - x, F4(.0014) - np.abs(y - F4(.006)))
     m = _soft(np.maximum(rim, bridge), rays.px) * F4(person.glasses) * (t > 0) * (rays.turn[2, 2] > .15)
-    _over(canvas, at, np.full((3, *t.shape), .06, F4), m * (canvas['rgba'][3][at] > 0), t)
+    there = canvas['rgba'][3][at] > 0
+    if person.lens or person.glare:
+        lens = _soft(1 - radius, rays.px / .02) * (t > 0) * (rays.turn[2, 2] > .15) * there
+        _over(canvas, at, np.full((3, *t.shape), .04, F4), lens * F4(person.lens), t + F4(.001))
+        shine = lens * _reflection(light, (x - F4(EYE_X)) * side, y) * F4(person.glare)
+        _over(canvas, at, np.full((3, *t.shape), .9, F4), shine, t + F4(.0005))
+    _over(canvas, at, np.full((3, *t.shape), .06, F4), m * there, t)
+
+def _reflection(light, x, y):
+    "Where a lens of radius 4 cm reflects a window in the light's direction; x, y in metres from its middle."
+    half = light['dir'] + light['eye']
+    x, y = x - F4(.04 * half[0] / max(half[2], .1)), y - F4(.04 * half[1] / max(half[2], .1))
+    return _soft(F4(.011) - np.abs(x), .006) * _soft(F4(.008) - np.abs(y), .006)
 
 # %% ../nbs/11_heads.ipynb #draw-head
 def draw_head(person: Person, # whose head: lengths and colours
-              act: dict = NEUTRAL, # pose and gaze in the line-of-sight frame, radians; blink, mouth, lift, cup
+              act: dict = NEUTRAL, # pose and gaze in the line-of-sight frame, radians; blink, mouth, lift, ...
               centre = (0., 0., -1.), # point between the eyes, camera frame, metres; seen only if z is below 0
               camera = (400., 80., 80.), # f, cx, cy in pixels
               size = (160, 160), # width and height of the image in pixels
@@ -365,7 +388,7 @@ def _head_box(act, turn, centre, camera, size):
     "x0, y0, x1, y1 in pixels around head, hair and cup, cut by the image; None when nearly nothing is left."
     (f, cx, cy), middle = camera, turn @ [0, -.01, -.06] + centre
     x, y = cx - f * middle[0] / middle[2], cy + f * middle[1] / middle[2]
-    m = -(.172 + .07 * (act['cup'] > 0)) * f / middle[2]
+    m = -(.172 + .07 * bool(act['cup'] > 0 or act['hand'])) * f / middle[2]
     low, high = np.clip([[x - m, y - m], [x + m, y + m]], 0, size).astype(int)
     return (*low, *high) if min(high - low) >= 4 else None
 

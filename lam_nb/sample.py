@@ -19,8 +19,9 @@ import pandas as pd
 
 from .runs import Progress, atomic_path, write_json
 from .heads import F4, face_box
-from .scenes import (
-    Scene, _body, _head_state, _runs, _wave, gaze_angle, looking_frames, make_scene, render_frame)
+from lam_nb.scenes import (
+    Scene, _bodies, _head_state, _runs, _wave, gaze_angle, level_values, looking_frames, make_scene,
+    render_frame)
 
 # %% ../nbs/13_sample.ipynb #scene-faces
 def scene_faces(scene: Scene, # of make_scene
@@ -237,12 +238,13 @@ def _write_crop(img, crop, path):
 def write_clip(out_dir, # the data set's folder
                split: str, # train, val, test
                index: int, # number of the clip in its split, from 0
-               settings: dict, # seed, seconds, width, height, fps, people, looking: see make_sample
+               settings: dict, # seed, seconds, width, height, fps, people, looking, level: see make_sample
               ) -> dict: # split, index, clip (record), truth (table), labels (per crop: see test_truth.csv)
     "Make one clip: its files, its record and its truth."
     rng = np.random.default_rng([settings['seed'], ('train', 'val', 'test').index(split), index])
     ids, out_dir = dict(clip=_uid(rng), source=_uid(rng), video=_uid(rng)), Path(out_dir)
     given = {k: settings[k] for k in ('seconds', 'fps', 'people', 'looking')}
+    given['level'] = settings.get('level', 'normal')
     scene = make_scene(rng, size=(settings['width'], settings['height']), **given)
     clip, truth, tracks = _describe(scene, ids, rng)
     crops = _plan_crops(rng, truth, tracks, ids) if split == 'test' else {}
@@ -270,7 +272,7 @@ def _blind(clip):
 
 def _frames(scene, crops, folder):
     "Annotation frames 1 to n, so that frame f lies at position f - 1; challenge crops are cut on the way."
-    bodies = [_body(p, scene.light) for p in scene.people]
+    bodies = _bodies(scene)
     for k in range(1, scene.n + 1):
         img = render_frame(scene, k, bodies)
         for c in crops.get(k, ()): _write_crop(img, c, folder / c['track_id'] / f'{k:05d}_{c["unique_id"]}.jpg')
@@ -290,19 +292,20 @@ LIMITS = dict(seed=(0, 2**32 - 1), train_clips=(0, 10000), val_clips=(0, 10000),
               workers=(0, 1024))
 
 def check_sample(settings: dict, # every parameter of make_sample but out_dir and progress, by name
-                ) -> dict: # the same; a ValueError when something is out of range
+                ) -> dict: # the same, people filled in; a ValueError when something is out of range
     "Check the parameters of make_sample."
     for name, (low, high) in LIMITS.items(): _check_number(name, settings[name], low, high)
     for name in ('width', 'height'):
         if settings[name] % 2:
             raise ValueError(f'{name} is {settings[name]}: give an even number (H.264 halves the colours)')
-    people = settings['people']
+    level = level_values(settings['level']) # refuses an unknown one
+    people = level['people'] if settings['people'] is None else settings['people']
     pair = isinstance(people, (tuple, list)) and len(people) == 2 and all(type(p) is int for p in people)
     if not pair or not 1 <= people[0] <= people[1] <= 6:
         raise ValueError(f'people is {people!r}: give (least, most) people per clip, from 1 to 6')
     if not any(settings[f'{split}_clips'] for split in ('train', 'val', 'test')):
         raise ValueError('no clips wanted: train_clips, val_clips and test_clips are all 0')
-    return settings
+    return {**settings, 'people': people}
 
 def _check_number(name, value, low, high):
     "A ValueError unless low <= value <= high; an integer unless low is a float."
@@ -319,8 +322,8 @@ def _is_made(out_dir, settings):
             raise FileExistsError(f'{out_dir} holds files that make_sample did not write: '
                                   'choose an empty or a new folder')
         return False
-    old = json.loads(note.read_text())
-    for name, wanted in settings.items():
+    old = dict(level='normal') | json.loads(note.read_text()) # notes of the normal level do not name it
+    for name, wanted in (dict(level='normal') | settings).items():
         if old.get(name) != wanted:
             raise FileExistsError(f'{out_dir} holds a sample with {name}={old.get(name)!r}, not {wanted!r}: '
                                   'delete it or choose another')
@@ -366,15 +369,17 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
                 width: int = 480, # of the videos in pixels, even, 160 to 3840
                 height: int = 360, # of the videos in pixels, even, 120 to 2160
                 fps: int = 30, # video and annotation frames per second, 5 to 120
-                people: tuple = (2, 4), # people per clip, least and most, from 1 to 6
+                people: tuple = None, # people per clip, least and most, from 1 to 6; None: the level's
                 looking: float = .14, # wanted fraction of looking in each clip, .02 to .9
+                level: str = 'normal', # or 'hard': small, blurred, dark, hidden faces; DIFFICULTY lists all
                 workers: int = 0, # processes, 0 to 1024; 0: as many cores as the work is worth
                 progress: bool = True, # show the progress
                ) -> Path: # out_dir
     "Make a data set in Ego4D's layout. A second call with the same parameters changes nothing."
     settings = check_sample({k: v for k, v in locals().items() if k not in ('out_dir', 'progress')})
-    settings = {**settings, 'people': list(people)} # as JSON gives it back
+    settings = {**settings, 'people': list(settings['people'])} # as JSON gives it back
     del settings['workers']
+    if level == 'normal': del settings['level'] # files as before there were levels
     out_dir = Path(out_dir).expanduser()
     if _is_made(out_dir, settings): return out_dir
     write_json(out_dir / 'sample.json', dict(settings, complete=False))

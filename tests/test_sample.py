@@ -158,7 +158,9 @@ def test_boxes_are_plausible(sample, clips):
     (dict(fps=True), 'fps is True'), (dict(people=(0, 2)), 'people is'), (dict(people=(3, 2)), 'people is'),
     (dict(people=3), 'people is 3'),
     (dict(looking=2.), 'looking is 2.0'), (dict(train_clips=0, val_clips=0, test_clips=0), 'no clips wanted'),
-    (dict(workers=-1), 'workers is -1')])
+    (dict(workers=-1), 'workers is -1'),
+    (dict(level='easy'), "level is 'easy': give 'normal' or 'hard'"), (dict(level=None), 'level is None'),
+    (dict(level=['hard']), 'level is')])
 def test_refusals(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message): make_sample(tmp_path / 'x', **{**SMALL, **wrong})
     assert not (tmp_path / 'x').exists()
@@ -186,3 +188,93 @@ def test_importing_the_sample_brings_no_training_library():
     code = "import sys, lam_nb.sample; print([m for m in ('sklearn', 'torch', 'matplotlib') if m in sys.modules])"
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == '[]'
+
+
+# Levels
+
+TINY = dict(train_clips=1, val_clips=0, test_clips=0, seconds=1., width=160, height=120, workers=1, progress=False)
+
+
+@pytest.fixture(scope='module')
+def hard(tmp_path_factory): return make_sample(tmp_path_factory.mktemp('hard') / 'data', workers=1, level='hard', **SMALL)
+
+
+def faces_of(sample):
+    "Heights in pixels and grey crops of the faces in the train clips, every tenth frame."
+    heights, crops = [], []
+    for video in json.loads((sample / 'json/av_train.json').read_text())['videos']:
+        clip = video['clips'][0]
+        frames = decoded_frames(sample / f'videos/{clip["clip_uid"]}.mp4')
+        for box in (b for person in clip['persons'] for path in person['tracking_paths'] for b in path['track']):
+            if box['width'] < 5 or box['frame'] % 10 or not box['frame']: continue
+            x, y = max(int(box['x']), 0), max(int(box['y']), 0)
+            heights.append(box['height'])
+            crops.append(frames[box['frame'] - 1][y:y + int(box['height']), x:x + int(box['width'])].mean(-1))
+    return np.array(heights), crops
+
+
+def test_the_normal_level_is_what_it_was_before_there_were_levels(tmp_path):
+    "Bytes that 0.2 wrote; of a frame the grey values, because the last bit of its colours may differ between processors."
+    tiny = make_sample(tmp_path / 'tiny', **TINY)
+    names = ('sample.json', 'json/av_train.json', 'csv/manifest.csv', 'sample_truth.csv')
+    before = ['cfb6cbfd0784b902', 'dff29dc40dc5867a', '373dd518879c2332', 'b3c58464ea565b1b']
+    assert [digests(tiny)[name][:16] for name in names] == before
+    grey = cv2.resize(render_frame(make_scene(np.random.default_rng(22), 1.), 15).mean(-1), (4, 3), interpolation=cv2.INTER_AREA)
+    assert np.abs(grey - [[111.2, 122.6, 121.1, 128.0], [86.2, 99.9, 110.6, 115.4], [47.1, 89.4, 107.0, 84.1]]).max() < .5
+    assert digests(make_sample(tmp_path / 'named', level='normal', people=(2, 4), **TINY)) == digests(tiny)
+
+
+def test_hard_faces_are_small_blurred_and_dark(sample, hard):
+    (normal_heights, normal_crops), (heights, crops) = faces_of(sample), faces_of(hard)
+    assert np.median(heights) < .7 * np.median(normal_heights) and len(heights) > 20
+    distance = pd.read_csv(hard / 'sample_truth.csv').distance
+    assert np.percentile(.041 * .85 * 480 / distance, 95) < 12      # pixels: the width of an eye in the default video
+    assert np.median([c.mean() for c in crops]) < .8 * np.median([c.mean() for c in normal_crops])
+
+    def sharpness(crop):                                            # of the face at one size, whatever its light
+        crop = cv2.GaussianBlur(cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 1)
+        return cv2.Laplacian(crop, cv2.CV_64F).std() / crop.std()
+    assert np.median([sharpness(c) for c in crops]) < np.median([sharpness(c) for c in normal_crops])
+
+
+def test_hard_scenes_have_more_people_glasses_and_things_before_faces():
+    scenes = {level: [make_scene(np.random.default_rng(i), .5, (160, 120), level=level) for i in range(60)] for level in ('normal', 'hard')}
+    count = {level: np.mean([len(s.people) for s in scenes[level]]) for level in scenes}
+    assert 2.6 < count['normal'] < 3.4 and 3.6 < count['hard'] < 4.4
+    people = {level: [p for s in scenes[level] for p in s.people] for level in scenes}
+    glasses = {level: np.mean([p.glasses > 0 for p in people[level]]) for level in scenes}
+    assert glasses['normal'] < .4 and .5 < glasses['hard'] < .8
+    assert 0 < np.mean([p.lens > 0 for p in people['hard']]) < .15 and not any(p.lens or p.glare for p in people['normal'])
+    raised = {level: [(a['hand'] != 0).any() for s in scenes[level] for a in s.acts] for level in scenes}
+    assert not any(raised['normal']) and .1 < np.mean(raised['hard']) < .5
+    assert any(s.passers for s in scenes['hard']) and not any(s.passers or any(s.defocus) for s in scenes['normal'])
+
+
+def test_labels_follow_the_same_rule_at_the_hard_level(hard):
+    truth = pd.read_csv(hard / 'sample_truth.csv')
+    assert truth[truth.label == 1].gaze_angle.max() <= 8 and (truth[truth.label == 0].gaze_angle < 8).mean() < .02
+    assert .08 < truth.label.mean() < .22 and (truth.groupby('split').label.nunique() == 2).all()
+    for split in ('train', 'val'):
+        for clip in (c for v in json.loads((hard / f'json/av_{split}.json').read_text())['videos'] for c in v['clips']):
+            looking = [(s['person'], f) for s in clip['social_segments_looking'] for f in range(s['start_frame'], s['end_frame'] + 1)]
+            rows = truth[truth.clip_uid == clip['clip_uid']]
+            assert [(str(r.person_id), r.frame) in looking for r in rows.itertuples()] == rows.label.astype(bool).tolist()
+
+
+def test_one_seed_gives_the_same_people_and_looks_at_both_levels():
+    normal, hard = (make_scene(np.random.default_rng(3), 2., (160, 120), people=(3, 3), level=level) for level in ('normal', 'hard'))
+    assert [p.identity for p in normal.people] == [p.identity for p in hard.people]
+    assert np.corrcoef(normal.acts[0]['gaze_yaw'], hard.acts[0]['gaze_yaw'])[0, 1] > .9
+
+
+def test_a_folder_of_another_level_is_refused_and_one_of_an_old_version_is_the_normal_level(tmp_path):
+    normal, hard = make_sample(tmp_path / 'normal', **TINY), make_sample(tmp_path / 'hard', level='hard', **TINY)
+    assert 'level' not in json.loads((normal / 'sample.json').read_text())       # as earlier versions wrote it
+    assert json.loads((hard / 'sample.json').read_text())['level'] == 'hard'
+    for folder, level, message in ((normal, 'hard', "level='normal', not 'hard'"), (hard, 'normal', "level='hard', not 'normal'")):
+        before = digests(folder)
+        with pytest.raises(FileExistsError, match=message): make_sample(folder, level=level, **TINY)
+        assert digests(folder) == before
+    times = {p: p.stat().st_mtime_ns for f in (normal, hard) for p in f.rglob('*')}
+    make_sample(normal, **TINY), make_sample(hard, level='hard', **TINY)
+    assert times == {p: p.stat().st_mtime_ns for f in (normal, hard) for p in f.rglob('*')}
