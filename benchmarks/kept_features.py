@@ -9,6 +9,7 @@ read, with nothing computed from them. Windows a second, medians. Writes results
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,8 @@ def steps(settings, data, seconds, compute=True):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--encoders', nargs='+', default=['baseline', 'timm:vit_tiny_patch16_224', 'timm:vit_small_patch16_224'])
-    for name, value in (('size', 224), ('rounds', 3), ('seconds', 20), ('batch-size', 64)): parser.add_argument(f'--{name}', type=int, default=value)
+    for name, value in (('size', 224), ('rounds', 3), ('seconds', 20), ('batch-size', 64)):
+        parser.add_argument(f'--{name}', type=int, default=value)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = make_sample(Path(folder) / 'data', train_clips=2, val_clips=1, test_clips=0, seconds=3, progress=False)
@@ -60,9 +62,9 @@ def main():
             windows = {False: train_windows(through, model), True: train_windows(kept, model, features)}
             assert isinstance(windows[True], FeatureWindows)
             data = {k: WindowData(w, kept, [.136, .864], torch.device('cpu')) for k, w in windows.items()}
-            ways = {'through the encoder': lambda: steps(through, data[False], args.seconds),
-                    'from kept features': lambda: steps(kept, data[True], args.seconds),
-                    'reading only': lambda: steps(kept, data[True], min(args.seconds, 5), compute=False)}
+            ways = {'through the encoder': partial(steps, through, data[False], args.seconds),
+                    'from kept features': partial(steps, kept, data[True], args.seconds),
+                    'reading only': partial(steps, kept, data[True], min(args.seconds, 5), compute=False)}
             speed = in_turns(ways, args.rounds)
             faces = sum(len(store.missing) for store in windows[False].stores)
             size = sum(file.stat().st_size for file in Path(features).iterdir())

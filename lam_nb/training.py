@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
@@ -176,6 +177,7 @@ def train_step(
 ) -> torch.Tensor: # the loss, a scalar on the device
     "One batch: loss, gradients, and at the end of a step new weights."
     key = [run.settings.seed, run.epoch, run.step, rank_and_size()[0]]
+    torch.manual_seed(int(np.random.default_rng([*key, 6]).integers(2 ** 63)))     # of dropout, if it has some
     with nullcontext() if last or model is run.model else model.no_sync():
         loss = data.loss(model, batch, key)
         part = loss if fraction == 1 else loss * fraction

@@ -6,28 +6,32 @@ import pytest
 
 from lam_nb.annotations import load_faces
 from lam_nb.evaluation import lam_metrics
-from lam_nb.faces import ClipFaces, encode_face, write_store
-from lam_nb.slices import EDGES, row_groups, head_angles, crop_statistics, row_properties, slice_tables, slices_csv, weakest
+from lam_nb.faces import ClipFaces, encode_face, store_path, write_store
+from lam_nb.slices import EDGES, row_groups, head_angles, row_properties, slice_tables, slices_csv, weakest
 from lam_nb.windows import window_strips
 
 
 @pytest.fixture(scope='module')
 def predictions(sample):
     rows, _ = load_faces(sample, 'val')
+    stored = pd.concat([ClipFaces(store_path(sample / 'faces', uid)).table for uid in rows.clip_uid.unique()], ignore_index=True)
+    rows = rows.assign(sharpness=stored.sharpness, brightness=stored.brightness)
     return rows.assign(score=np.clip(0.5 * rows.label + 0.6 * np.random.default_rng(0).random(len(rows)) - 0.05, 0, 1))
 
 
-def test_crops_are_those_of_the_rows(sample, predictions):
+def test_sharpness_and_brightness_are_those_of_the_rows(sample, predictions):
     rows = predictions.sample(20, random_state=0)
-    facts = crop_statistics(sample / 'faces', rows)
-    for strip, brightness in zip(window_strips(sample / 'faces', rows, 64), facts.brightness):
-        assert abs(strip[3] @ [.299, .587, .114] - brightness).mean() < 60 and abs((strip[3] @ [.299, .587, .114]).mean() - brightness) < 1
-    some = crop_statistics(sample / 'faces', predictions, limit=10)
-    assert 5 <= some.sharpness.notna().sum() <= 10 and some.index.equals(predictions.index)
+    for strip, brightness, sharpness in zip(window_strips(sample / 'faces', rows, 64), rows.brightness, rows.sharpness):
+        assert abs((strip[3] @ [.299, .587, .114]).mean() - brightness) < 1
+        grey = cv2.cvtColor(strip[3], cv2.COLOR_RGB2GRAY).astype(float)
+        assert np.isclose(sharpness, cv2.Laplacian(grey, cv2.CV_64F).var(), rtol=.1)
+    facts = row_properties(predictions)
+    assert facts.sharpness.tolist() == predictions.sharpness.tolist()
+    assert row_properties(predictions.drop(columns=['sharpness', 'brightness'])).sharpness.isna().all()
 
 
 def test_every_row_is_in_one_group_of_each_fact(sample, predictions):
-    facts = row_properties(predictions, sample / 'faces', sample / 'sample_truth.csv')
+    facts = row_properties(predictions, sample / 'sample_truth.csv')
     tables = slice_tables(predictions, facts)
     assert set(tables) == set(facts.columns)
     for fact, table in tables.items():
@@ -46,7 +50,7 @@ def test_classes_hold_their_lower_edge(fact):
 
 def test_what_is_not_known_is_left_out(predictions):
     facts = row_properties(predictions.assign(x1=np.nan, person_id=''))
-    assert set(slice_tables(predictions, facts)) == {'track_length', 'border', 'clip'}
+    assert set(slice_tables(predictions, facts)) == {'sharpness', 'brightness', 'track_length', 'border', 'clip'}
     one = slice_tables(predictions.assign(label=0), row_properties(predictions.assign(label=0)))
     assert 'border' not in one and one['clip'].AP_looking.isna().all() and (one['clip'].n_rows > 0).all()
 
@@ -92,14 +96,6 @@ def test_classes_are_named_by_what_they_hold():
     assert quarters.tolist() == ['sharpest quarter'] * 2 + ['third'] * 2 + ['second'] * 2 + ['blurred quarter'] * 2
 
 
-def test_sharpness_is_the_variance_of_the_laplacian(sample, predictions):
-    rows = predictions.sample(10, random_state=1)
-    for strip, sharpness in zip(window_strips(sample / 'faces', rows, 64), crop_statistics(sample / 'faces', rows).sharpness):
-        grey = np.pad(cv2.cvtColor(strip[3], cv2.COLOR_RGB2GRAY).astype(float), 1, mode='reflect')
-        laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-        assert np.isclose(sharpness, laplacian.var())
-
-
 def test_two_crops_of_one_frame_are_distinguished(tmp_path):
     levels = [10, 80, 200, 30]
     faces = pd.DataFrame(dict(clip_uid='v', track_id='t', person_id='', frame=[1, 2, 2, 3], x1=np.nan, y1=np.nan, x2=np.nan, y2=np.nan,
@@ -108,7 +104,8 @@ def test_two_crops_of_one_frame_are_distinguished(tmp_path):
     write_store(tmp_path / 'v.arrow', faces, images, dict(image_size=32))
     rows = faces.sample(frac=1, random_state=3)
     shown = [strip[3].mean() for strip in window_strips(tmp_path, rows, 32)]
-    assert shown == [levels[i] for i in rows.index] == crop_statistics(tmp_path, rows).brightness.tolist()
+    assert shown == [levels[i] for i in rows.index]
+    assert ClipFaces(tmp_path / 'v.arrow').table.brightness.tolist() == levels
 
 
 def test_rows_of_crops_and_of_labelled_clips_in_one_table(sample):
