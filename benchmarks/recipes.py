@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from lam_nb.data_checks import stored_clips
-from lam_nb.encoders import LANDMARKS, write_landmarks
+from lam_nb.landmarks import LANDMARKS, write_landmarks
 from lam_nb.evaluation import intervals_by_clip, lam_metrics
 from lam_nb.faces import ClipFaces, store_path
 from lam_nb.inference import features_folder, predict

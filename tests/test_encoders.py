@@ -164,7 +164,8 @@ def test_a_told_model_learns_from_what_only_the_table_knows(sample, tmp_path):
     tables = [ClipFaces(store_path(sample / 'faces', uid)).table for uid in clips]
     table = pd.concat(tables)[['clip_uid', 'track_id', 'frame', 'label']].rename(columns=dict(label='hint')).astype(dict(hint=float))
     table.to_parquet(tmp_path / 'hint.parquet')
-    told = TINY | dict(side=['hint'], side_table=str(tmp_path / 'hint.parquet'), tune='none', train_stride=2, epochs=6, lr=3e-3, head='centre')
+    told = TINY | dict(side=['hint'], side_table=str(tmp_path / 'hint.parquet'), tune='none', head='centre')
+    told |= dict(train_stride=2, epochs=6, lr=3e-3)
     out = trained(sample, tmp_path / 'told', **told)
     assert json.loads((out / 'metrics.json').read_text())['mAP'] > .99
     table = scores(sample, out, side_table=told['side_table'], flip=True)
@@ -175,8 +176,8 @@ def test_a_told_model_learns_from_what_only_the_table_knows(sample, tmp_path):
 
 # encoders
 
-@pytest.mark.parametrize('name', ['baseline', 'timm:test_vit', 'timm:test_convnext', 'torchvision:resnet18', 'torchvision:mobilenet_v3_small',
-                                  'torchvision:vit_b_16'])
+@pytest.mark.parametrize('name', ['baseline', 'timm:test_vit', 'timm:test_convnext', 'torchvision:resnet18',
+                                  'torchvision:mobilenet_v3_small', 'torchvision:vit_b_16'])
 def test_every_encoder_has_parts_and_one_width(name):
     encoder, about = make_encoder(name, 32)
     parts = encoder_parts(encoder)
@@ -186,7 +187,7 @@ def test_every_encoder_has_parts_and_one_width(name):
 
 @pytest.mark.parametrize('wrap', [lambda s: s, lambda s: {'state_dict': s}, lambda s: {'model': {f'module.{k}': v for k, v in s.items()}},
                                   lambda s: {f'backbone.{k}': v for k, v in s.items()},
-                                  lambda s: {'state_dict': {f'module.encoder.{k}': v for k, v in s.items()} | {'fc.weight': torch.zeros(3, 3)}}])
+                                  lambda s: {'state_dict': {f'module.encoder.{k}': v for k, v in s.items()} | dict(fc=torch.zeros(3))}])
 @pytest.mark.parametrize('name', ['timm:test_resnet', 'timm:test_vit'])
 def test_weights_of_any_wrapping_fill_every_tensor(name, wrap, tmp_path):
     first, second = (make_encoder(name, 160)[0] for _ in range(2))
@@ -212,7 +213,8 @@ def test_weights_that_fill_all_but_one_tensor_are_refused(tmp_path):
 
 
 def test_a_stopped_training_of_an_encoder_goes_on_bit_for_bit(sample, tmp_path, monkeypatch):
-    given = TINY | dict(tune='last:2', freeze_epochs=1, layer_decay=.7, ema=.9, side=['height'], quality='drop', save_every=3, train_stride=4)
+    given = TINY | dict(tune='last:2', freeze_epochs=1, layer_decay=.7, ema=.9, side=['height'], quality='drop')
+    given |= dict(save_every=3, train_stride=4)
     whole = weights(trained(sample, tmp_path / 'whole', **given))
     import lam_nb.training as training
     step, count = training.train_step, iter(range(10**6))
@@ -286,7 +288,8 @@ def test_kept_features_give_the_same_training_and_scores(sample, tmp_path):
 
 def test_features_of_faces_that_were_replaced_are_computed_again(sample, tmp_path):
     rows, _ = split_faces(sample, 'val', PrepareSettings())
-    make = lambda quality: prepare_faces({'val': rows}, sample, tmp_path / 'faces', PrepareSettings(image_size=64, workers=1, quality=quality))
+    small = PrepareSettings(image_size=64, workers=1)
+    make = lambda quality: prepare_faces({'val': rows}, sample, tmp_path / 'faces', small.model_copy(update=dict(quality=quality)))
     clips = make(90).clip_uid.tolist()
     model = EncoderHead('timm:test_resnet', 32)
     folder = keep_features(model, tmp_path / 'faces', clips, tmp_path / 'features')

@@ -12,6 +12,7 @@ from test_training import finished, same, settings
 from torch import nn
 
 from lam_nb import batches, launching, training
+from lam_nb.encoders import EncoderHead
 from lam_nb.models import normalise, read_checkpoint
 from lam_nb.runs import check_parameters
 from lam_nb.batches import WindowData, augment, class_weights, epoch_batches, epoch_order, step_weights, window_loss
@@ -51,7 +52,7 @@ def test_official_recipes_have_every_option_off(name):
     s = check_parameters(TrainSettings, yaml.safe_load((ROOT / f'nbs/recipes/{name}.yaml').read_text()))
     off = dict(schedule='constant', lr_end=0, warmup=0, weight_decay=0, label_smoothing=0, clip_norm=0, accumulate=1, ema=0, flip=False,
                colour=0, blur=0, jitter=0, weights=(.136, .864), sampling='all', patience=0, keep_best=1, freeze_trunk=False, compile=False,
-               precision='tf32', device='cuda', seeds=None, val_every=1, tensorboard=False)
+               precision='tf32', device='cuda', seeds=None, val_every=1, tensorboard=False, quality='none', side=[], features_dir=None)
     assert {k: getattr(s, k) for k in off} == off
 
 
@@ -59,7 +60,15 @@ def test_the_strong_recipe_is_what_its_header_says():
     s = check_parameters(TrainSettings, yaml.safe_load((ROOT / 'nbs/recipes/strong.yaml').read_text()))
     rates = [training.learning_rate(s, done) for done in (0, .5, 1)]
     assert rates == pytest.approx([1e-4, 5.25e-5, 5e-6]) and s.weights == 'auto' and s.epochs == 10 and s.ema == .999
+    assert s.quality == 'drop' and s.jitter == .1 and s.model == 'GazeLSTM'
     with pytest.raises(ValueError, match='expected at most lr, 0.0001'): TrainSettings(lr=1e-4, lr_end=1e-3)
+
+
+@pytest.mark.parametrize('name, given', [('pose', {}), ('frozen', dict(features_dir='features')), ('tuned', {})])
+def test_recipes_beyond_the_baseline_make_the_model_that_they_name(name, given):
+    recipe = yaml.safe_load((ROOT / f'nbs/recipes/{name}.yaml').read_text()) | given | dict(encoder_weights=None)
+    with torch.device('meta'): model = EncoderHead(**training._model_options(check_parameters(TrainSettings, recipe)))
+    assert model.options['encoder'] == recipe['encoder'] and [*model.numbers] == recipe.get('side', []) and model.encoder_size == 224
 
 
 def test_the_loop_uses_what_the_settings_say(sample, tmp_path, monkeypatch):
