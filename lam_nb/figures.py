@@ -698,6 +698,16 @@ def slices(
     return fig
 
 # %% ../nbs/30_figures.ipynb #score-errors
+def _log_ticks(ax, low, high):
+    "A logarithmic axis with the ticks 1, 2, 5, 10, ... (or 1, 10, ...) written as plain numbers."
+    ax.set_xscale('log')
+    first = (1, 2, 5) if high < 150 * low else (1,)                     # more would lie over each other
+    ticks = [t for t in (b * 10 ** e for e in range(9) for b in first) if low <= t <= high]
+    ax.set_xticks(ticks if len(ticks) > 2 else sorted({low, *ticks, high}))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:,.0f}'))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 @styled
 def score_errors(
     predictions: pd.DataFrame,  # predictions table
@@ -707,7 +717,7 @@ def score_errors(
     """Mean distance of the scores from the labels by tenths of the rows, for each label. Where both lines fall,
     faces with more of the property are judged better; where one does, the scores merely shift."""
     fig, ax = plt.subplots(figsize=_size(COLUMN * 1.2, 2.2))
-    ax.set(xlabel=f'{name} (median of each tenth of the rows)', ylabel='mean |label - score|', xscale='log')
+    ax.set(xlabel=f'{name} (median of each tenth of the rows)', ylabel='mean |label - score|')
     rows = predictions[['label', 'score']].assign(value=np.asarray(values, dtype=float))
     rows = rows[(rows.value > 0) & (rows.label >= 0)]
     if len(rows) < 20: return _not_defined(ax, f'fewer than 20 rows with a label and a known {name}')
@@ -716,8 +726,9 @@ def score_errors(
         of = rows[rows.label == label]
         error = (of.label - of.score).abs().groupby(tenth).mean()
         ax.plot(rows.value.groupby(tenth).median()[error.index], error, '.-', color=colour, label=words)
-    ax.set_ylim(0)
-    ax.legend(frameon=False)
+    ax.set_ylim(0, 1.12 * ax.dataLim.y1)
+    _log_ticks(ax, *ax.dataLim.intervalx)
+    ax.legend(frameon=False, loc='best')
     return fig
 
 # %% ../nbs/30_figures.ipynb #borders
@@ -842,16 +853,6 @@ def training_curves_of(
     return fig
 
 # %% ../nbs/30_figures.ipynb #ecdf
-def _log_ticks(ax, low, high):
-    "A logarithmic axis with the ticks 1, 2, 5, 10, ... (or 1, 10, ...) written as plain numbers."
-    ax.set_xscale('log')
-    first = (1, 2, 5) if high < 150 * low else (1,)                     # more would lie over each other
-    ticks = [t for t in (b * 10 ** e for e in range(9) for b in first) if low <= t <= high]
-    ax.set_xticks(ticks if len(ticks) > 2 else sorted({low, *ticks, high}))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:,.0f}'))
-    ax.xaxis.set_minor_locator(NullLocator())
-
-
 def _cumulative(ax, values, xlabel, ylabel, what):
     "Cumulative curves of `values` (split: array) on a logarithmic axis, at most 400 points each."
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=_EDGES)
