@@ -3,10 +3,10 @@
     python benchmarks/recipes.py [--seconds 150] [--seeds 0 1 2] [--entries baseline drop ...] [--data data/hard] [--out outputs/recipes]
 
 Each training gets one core and `seconds` of training steps: its speed is measured first, then every k-th row is taken, so that its epochs
-fill the time. Two trainings run side by side. Validation at stride 3 is not counted. Prints a table and writes
-results/recipes.json after each training (a second start goes on): mAP and AP of looking with the mean over seeds and their spread, the
-interval by clip of the first seed, windows/s, parameters, disk. Figures on drawn heads say nothing about Ego4D. The entries with
-tiny encoders have random weights: they only show that the path works.
+fill the time; the backbone that knows gaze was pretrained for as long before. As many trainings as cores run side by side. Validation at
+stride 3 is not counted. Prints a table and writes results/recipes.json after each training (a second start goes on): mAP and AP of looking
+with the mean over seeds and each, the interval by clip of the first seed, windows/s, parameters, disk. Figures on drawn heads say nothing
+about Ego4D. The entries with tiny encoders have random weights: they only show that the path works.
 """
 import argparse
 import json
@@ -42,7 +42,7 @@ HEAD = dict(model='EncoderHead')
 GAZE = ['yaw', 'pitch', 'gaze_yaw', 'gaze_pitch']                 # degrees: what the encoder is pretrained to say
 
 
-def entries(data: Path) -> dict:
+def entries(data: Path, seconds: float = 0) -> dict:
     "Name -> settings that differ from the sample's recipe."
     truth, points = str(data / 'sample_truth.csv'), str(data / 'landmarks.parquet')
     return {
@@ -53,8 +53,8 @@ def entries(data: Path) -> dict:
         'sharpness told': HEAD | dict(quality='input'),
         'true pose told': HEAD | dict(side=['yaw', 'pitch', 'roll'], side_table=truth),
         'landmarks told': HEAD | dict(side=[*LANDMARKS, 'landmark_score'], side_table=points),
-        'pretrained on gaze': HEAD | dict(encoder_weights=str(data / 'gaze.pth')),
-        'pretrained, at a third of the rate': HEAD | dict(encoder_weights=str(data / 'gaze.pth'), encoder_lr_ratio=.3),
+        'pretrained on gaze': HEAD | dict(encoder_weights=str(data / f'gaze-{seconds:g}s.pth')),
+        'pretrained, at a third of the rate': HEAD | dict(encoder_weights=str(data / f'gaze-{seconds:g}s.pth'), encoder_lr_ratio=.3),
         'transformer': HEAD | dict(head='transformer', lr=3e-4),
         'window 15': HEAD | dict(window=15),
         'one face': HEAD | dict(window=1, head='centre'),
@@ -94,7 +94,7 @@ def pretrain(data: Path, seconds: float, seed: int = 0):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    torch.save(dict(state_dict=backbone.state_dict()), data / 'gaze.pth')
+    torch.save(dict(state_dict=backbone.state_dict()), data / f'gaze-{seconds:g}s.pth')
     print(f'pretrained on {len(images):,} faces: {len(losses)} steps, mean loss of the last 50 {np.mean(losses[-50:]):.3f}', flush=True)
 
 
@@ -120,7 +120,7 @@ def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     folder = out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}'
     recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
     given = recipe | dict(data_dir=str(data), out_dir=str(folder), num_workers=0, device='cpu', num_processes=1, seed=seed, val_stride=3,
-                          val_every=recipe['epochs'], resume=False) | entries(data)[name]
+                          val_every=recipe['epochs'], resume=False) | entries(data, seconds)[name]
     rate, rows = speed(given)
     given['train_stride'] = max(1, round(rows * recipe['epochs'] / (rate * seconds)))
     train_process(given, quiet=True)
@@ -165,14 +165,14 @@ def write(out, names, seeds, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seconds', type=float, default=150)
-    parser.add_argument('--pretrain', type=float, default=None, help='seconds of pretraining; default: as much as a training')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--data', type=Path, default=ROOT / 'data/hard')
     parser.add_argument('--out', type=Path, default=ROOT / 'outputs/recipes')
     parser.add_argument('--entries', nargs='+', choices=entries(Path()), default=[*entries(Path())])
     args = parser.parse_args()
+    args.out = args.out / f'{args.seconds:g}s'
     ready(args.data)
-    if not (args.data / 'gaze.pth').exists(): pretrain(args.data, args.pretrain or args.seconds)
+    if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): pretrain(args.data, args.seconds)
     spawn, cores = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0))
     todo = [(name, seed) for seed in args.seeds for name in args.entries
             if not (args.out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json').exists()]

@@ -124,8 +124,8 @@ def _mirrored(x, key):
 
 def _told(numbers, mirror, key):
     "(B, T, K) numbers of faces, of mirrored ones where the windows are mirrored."
-    order, sign = mirror
-    other = numbers[..., order] * torch.tensor(sign, device=numbers.device)
+    order, sign = mirror                                       # tensors on the device: a GPU is not waited for
+    other = numbers[..., order] * sign
     return torch.where(_mirrored(numbers, key).view(-1, 1, 1), other, numbers)
 
 def _view(features, flip, key):
@@ -260,6 +260,11 @@ def stores_hash(
     return hashlib.sha256(json.dumps([*hashes, n_windows]).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #data-mark
+def _content(kept):
+    "A hash of a clip's features: as its file says, else of the file."
+    if 'content' in kept.about: return kept.about['content']
+    with open(kept.path, 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
+
 def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
@@ -267,8 +272,7 @@ def data_hash(
     made = [stores_hash(windows.stores, len(windows))]
     numbers = lambda: hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()
     if windows.names: made += [windows.names, numbers()]
-    own = [clip for clip in getattr(windows, 'kept', []) if 'of' not in clip.about]        # made elsewhere
-    if own: made += [[clip.path.stat().st_size, clip.about] for clip in own]
+    if getattr(windows, 'own', False): made += [_content(clip) for clip in windows.kept]     # made elsewhere
     return made[0] if len(made) == 1 else hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data
@@ -283,10 +287,11 @@ class WindowData:
         self.windows, self.settings, self.device = windows, settings, device
         self.weights = np.float32(weights).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
-        wanted, self.blur = windows.names, None
+        wanted, self.blur = getattr(windows, 'names', ()), None
         if settings.quality == 'drop':                         # by the last number, of which no model is told
             self.blur, wanted = tuple(float(value[-1]) for value in windows.scales()), wanted[:-1]
-        self.told, self.mirror = len(wanted), mirrored_numbers(wanted)
+        self.told = len(wanted)
+        self.mirror = [torch.tensor(v, device=device) for v in mirrored_numbers(wanted)]
 
     def __len__(self): return len(self.windows)
 

@@ -7,7 +7,7 @@ __all__ = ['EncoderInput', 'make_encoder', 'load_encoder', 'encoder_parts', 'tun
            'write_features', 'KeptFeatures', 'same_width', 'FeatureWindows', 'encoder_key', 'encoder_line']
 
 # %% ../nbs/22_encoders.ipynb #imports
-import difflib, hashlib, json, re, sys, warnings
+import difflib, hashlib, inspect, json, re, sys, warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from .runs import atomic_path
+from .devices import chosen_precision
 from .checkpoints import _plain_keys, read_checkpoint
 from .faces import ClipFaces
 from .windows import FaceWindows
-from .models import IMAGENET, FaceBackbone, FaceModel, WeightReport, _import_class
+from .models import (
+    IMAGENET, FaceBackbone, FaceModel, WeightReport, _broken, _import_class, _unlike)
 
 # %% ../nbs/22_encoders.ipynb #encoder-input
 @dataclass
@@ -66,7 +68,9 @@ def _torchvision_encoder(name, size):
     from torchvision import models
     if name not in models.list_models(models): raise _near(name, models.list_models(models), 'torchvision')
     size = round(size / 16) * 16 if size and name.startswith('vit_') else size or 224
-    network = models.get_model(name, weights=None, **(dict(image_size=size) if name.startswith('vit_') else {}))
+    given = dict(image_size=size) if name.startswith('vit_') else {}
+    if name in ('googlenet', 'inception_v3'): given = dict(aux_logits=False, init_weights=False)
+    network = models.get_model(name, weights=None, **given)
     last = next(part for part in ('fc', 'classifier', 'heads', 'head') if hasattr(network, part))
     setattr(network, last, nn.Identity())
     return network, EncoderInput(size)
@@ -129,10 +133,11 @@ def load_encoder(
     shape = lambda k: f'{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}' if k in given else k
     counters = [k for k in own if k.endswith('num_batches_tracked') and k not in given]
     wrong = [k for k in own if k not in counters and (k not in given or given[k].shape != own[k].shape)]
-    broken = [k for k in own if k in given and given[k].is_floating_point() and not given[k].isfinite().all()]
+    odd = [k for names in _unlike(given, own).values() for k in names]
+    broken = _broken({k: given[k] for k in own if k in given}, own) + odd
     if wrong or broken:
-        first = ', '.join(map(shape, (wrong or broken)[:3]))
-        what = 'are missing or of another shape' if wrong else 'hold NaN or infinite values'
+        first = ', '.join(map(shape, wrong[:3]) if wrong else broken[:3])
+        what = 'are missing or of another shape' if wrong else 'hold NaN, infinite or impossible values'
         raise ValueError(f'{path} does not fit {type(encoder).__name__}: {len(wrong or broken)} of its '
                          f'{len(own)} tensors {what} ({first}). Is it of this architecture?')
     encoder.load_state_dict({k: given[k] for k in own if k in given}, strict=False)
@@ -245,7 +250,7 @@ def _output_width(name, encoder, size):
     try:
         with torch.device('meta'): copy = make_encoder(name, size)[0].eval()
         with torch.no_grad(): out = copy(torch.zeros(2, 3, size, size, device='meta'))
-    except NotImplementedError:                                              # it cannot compute without memory
+    except RuntimeError:                                                     # it cannot compute without memory
         with torch.no_grad(): out = encoder.eval()(torch.zeros(2, 3, size, size))
     if torch.is_tensor(out) and out.ndim == 2 and len(out) == 2: return out.shape[1]
     shape = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
@@ -282,7 +287,7 @@ class EncoderHead(FaceModel):
     def train(self, mode=True):                    # what does not learn keeps its batch norms and drops nothing
         super().train(mode)
         for part in self.encoder.modules():
-            if not _learns(part): part.eval()
+            if next(part.parameters(), None) is not None and not _learns(part): part.eval()
         return self
 
     def features(self,
@@ -325,9 +330,15 @@ def write_features(
     texts = [pa.array(faces[key].to_numpy(object), pa.string()) for key in keys if key != 'frame']
     columns = [texts[0], pa.array(faces.frame.to_numpy(), pa.int64()), *texts[1:]]
     batch = pa.record_batch([*columns, lists], [*keys, 'features'])
-    batch = batch.replace_schema_metadata({'lam_nb': json.dumps(dict(views=views) | about)})
+    content = hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest()
+    about = dict(views=views, content=content) | about
+    batch = batch.replace_schema_metadata({'lam_nb': json.dumps(about)})
     with atomic_path(path) as part, pa.OSFile(str(part), 'wb') as sink:
         with pa.ipc.new_file(sink, batch.schema) as out: out.write_batch(batch)
+
+def _stored_content(store):
+    "What a face store holds, as the features that are made of it note it."
+    return [store.about.get(name) for name in ('content', 'fingerprint')]
 
 # %% ../nbs/22_encoders.ipynb #face-features-class
 class KeptFeatures:
@@ -361,20 +372,23 @@ class KeptFeatures:
 
     @cached_property
     def rows(self) -> np.ndarray: # (n, V, D) in the order of the face store, float16 or float32
-        file, shape = self._file, self.shape
-        with _whole(self.path): return self._ordered(file.read_all().combine_chunks(), shape)
+        file, shape, faces = self._file, self.shape, ClipFaces(self.store.path)      # tables need much memory
+        if self.about.get('of') not in (None, _stored_content(faces)):
+            raise ValueError(f'{self.path} is of other faces than {faces.path} holds: compute it anew')
+        faces, missing = faces.table, faces.missing
+        with _whole(self.path): return self._ordered(file.read_all().combine_chunks(), shape, faces, missing)
 
-    def _ordered(self, table, shape):
+    def _ordered(self, table, shape, faces, missing):
         "The features as an array; a copy only where their order is another, or faces are absent."
+        if table['features'].null_count: raise ValueError('some features are null: leave those rows out')
         values = [chunk.flatten().to_numpy() for chunk in table['features'].chunks] or [np.zeros(0, np.float16)]
         values = values[0].reshape(-1, *shape)                                           # (n, V, D)
-        faces = ClipFaces(self.store.path).table             # thrown away: those of all clips need much memory
         keys = ['track_id', 'unique_id' if faces.unique_id.any() else 'frame']
         have, want = (pd.MultiIndex.from_frame(t[keys]) for t in (table.select(keys).to_pandas(), faces))
         if have.equals(want): return values
         at = have.get_indexer(want) if have.is_unique else None
         if at is None: raise ValueError('it has faces more than once')
-        if (lost := (at < 0) & ~self.store.missing).any():
+        if (lost := (at < 0) & ~missing).any():
             first = ', '.join(map(str, want[lost][0]))
             raise ValueError(f'{lost.sum():,} of {len(want):,} faces are absent (first: {first})')
         return np.where((at < 0)[:, None, None], np.zeros(1, values.dtype), values[at])
@@ -407,12 +421,23 @@ class FeatureWindows(FaceWindows):
         return dict(features=np.stack(rows), **self.known(items))
 
 # %% ../nbs/22_encoders.ipynb #features-key
+def _own_source(model):
+    "The source files of a model's own classes: its scores may change with them. Empty for libraries' models."
+    libraries = 'lam_nb', 'torch', 'torchvision', 'timm', 'builtins'
+    kinds = [*type(model).__mro__, *(type(model.encoder).__mro__ if isinstance(model, EncoderHead) else ())]
+    own = [c for c in kinds if c.__module__.split('.')[0] not in libraries]
+    try: return [Path(file).read_text() for file in dict.fromkeys(map(inspect.getfile, own))]
+    except (TypeError, OSError): return []                                 # defined in a notebook
+
 def encoder_key(
     model: EncoderHead, # with its first weights
     size: int, # side of the faces that it gets, pixels
+    precision: str = 'fp32', # as for `chosen_precision`
 ) -> str: # 16 hexadecimal digits
-    "The folder of kept features: changes with the encoder, its weights, and how faces come to it."
-    about = [1, model.options['encoder'], model.encoder_size, size, model.mean, model.std, model.interpolation]
+    "The folder of kept features: changes with the encoder, its weights, its input and the precision."
+    computed = chosen_precision(precision, next(model.parameters()).device)
+    about = [1, model.options['encoder'], model.encoder_size, size, computed, model.mean, model.std,
+             model.interpolation, *_own_source(model.encoder)]
     digest = hashlib.sha256(json.dumps(about).encode())
     for name, value in model.encoder.state_dict().items():
         digest.update(name.encode())

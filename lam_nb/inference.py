@@ -7,7 +7,7 @@ __all__ = ['CPU_BATCH', 'WINDOW_BATCH', 'ClipPlan', 'face_features', 'sigmoid', 
            'predict_clips', 'survey_stores', 'predict', 'keep_features', 'features_folder']
 
 # %% ../nbs/23_inference.ipynb #imports
-import copy, hashlib, inspect, json, threading
+import copy, hashlib, json, threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,17 +20,18 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .runs import Progress, moved_names
+from .runs import Progress, moved_names, remove_leftovers
 from .processes import core_count, rank_and_size, split_work
 from .devices import autocast, chosen_precision, half_type, no_trials, out_of_memory
 from .annotations import sample_rows
 from .faces import ClipFaces, store_path
 from .predictions import read_table, write_table
-from lam_nb.windows import (
-    KEPT_SHARPNESS, check_stores, face_size, mirrored_numbers, one_thread, sharpness_rank, side_numbers,
-    window_rows)
+from .windows import (
+    KEPT_SHARPNESS, check_stores, face_size, mirrored_numbers, one_thread, places_without, sharpness_rank,
+    side_numbers, window_rows)
 from .models import FaceBackbone, FaceModel, model_name, normalise
-from .encoders import EncoderHead, KeptFeatures, encoder_key, same_width, write_features
+from .encoders import (
+    EncoderHead, KeptFeatures, _own_source, _stored_content, encoder_key, same_width, write_features)
 
 # %% ../nbs/23_inference.ipynb #plan
 def _about(store):
@@ -49,9 +50,11 @@ class ClipPlan:
     ):
         table, own = store.table, lambda name: getattr(model, name, getattr(FaceModel, name))
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
-        absent, length = store.missing, own('window')
-        if own('blur'): absent = absent | (sharpness_rank(table.sharpness, own('blur')) < KEPT_SHARPNESS)
-        rows = window_rows(track, frame, absent, store.black, length, own('step'))[keep]       # (M, T)
+        length, step, blur = own('window'), own('step'), own('blur')
+        rows = window_rows(track, frame, store.missing, store.black, length, step)[keep]       # (M, T)
+        if blur:
+            blurred = sharpness_rank(table.sharpness, blur) < KEPT_SHARPNESS
+            rows = np.take_along_axis(rows, places_without(blurred[rows]), 1)
         self.store, self.keep, self.about = store, keep, _about(store)
         self.need, where = np.unique(rows, return_inverse=True)                         # (F,) rows of the store
         self.windows = where.reshape(-1, length)                                    # (M, T) positions in `need`
@@ -187,7 +190,8 @@ def _in_batches(items, size): return [items[i:i + size] for i in range(0, len(it
 def _submit(pool, model, plan, batch_size, size, *options):
     "Hands in all jobs of a clip: futures of its features by the batch, and of its logits."
     size, on_cpu = size or plan.store.about['image_size'], next(model.parameters()).device.type == 'cpu'
-    if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // size ** 2))
+    side = getattr(model, 'encoder_size', 0) or size                       # of the faces that are computed
+    if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // side ** 2))
     batches = _in_batches(plan.need, batch_size)
     if plan.kept: parts = [pool.submit(_kept_rows, model, plan.kept, rows, options[-1]) for rows in batches]
     else: parts = [pool.submit(_row_features, model, plan.store, rows, size, *options) for rows in batches]
@@ -237,12 +241,6 @@ def predict_clips(
         while waiting: yield _finish(*waiting.popleft(), progress)
 
 # %% ../nbs/23_inference.ipynb #logits-hash
-def _own_source(model):
-    "The source files of a model's own classes: its scores may change with them. Empty for the kit's models."
-    own = [c for c in type(model).__mro__ if c.__module__.split('.')[0] not in ('lam_nb', 'torch', 'builtins')]
-    try: return [Path(file).read_text() for file in dict.fromkeys(map(inspect.getfile, own))]
-    except (TypeError, OSError): return []                                 # defined in a notebook
-
 def _logits_hash(model, stride, size, precision, flip, side=None, kept=False):
     "16 hexadecimal digits that change with whatever the logits depend on, but for the faces."
     computed = chosen_precision(precision, next(model.parameters()).device)
@@ -357,13 +355,11 @@ def _keep_clip(pool, fast, store, file, batch_size, size, precision):
     if not np.isfinite(features).all():
         raise ValueError(f'the encoder gives features of {file.stem} that are not finite')
     kind = np.float16 if np.abs(features).max(initial=0) < 65_000 else np.float32
-    write_features(file, store.table, features.astype(kind), of=_content(store))
-
-def _content(store): return [store.about.get(name) for name in ('content', 'fingerprint')]
+    write_features(file, store.table, features.astype(kind), of=_stored_content(store))
 
 def _is_kept(file, store):
     "Whether the features of a clip are there, of the faces that its store holds now."
-    try: return KeptFeatures(file, store).about.get('of') == _content(store)
+    try: return KeptFeatures(file, store).about.get('of') == _stored_content(store)
     except (OSError, ValueError): return False
 
 def keep_features(
@@ -379,8 +375,10 @@ def keep_features(
     "Computes what is not yet there of the clips' features; of several processes each a part."
     (rank, processes), stores = rank_and_size(), [ClipFaces(store_path(faces_dir, uid)) for uid in clips]
     size = face_size(stores, size)
-    folder = Path(features_dir) / encoder_key(model, size)
+    folder = Path(features_dir) / encoder_key(model, size, precision)
+    remove_leftovers([folder])
     todo = [s for s in stores if not _is_kept(folder / s.path.name, s)]
+    if processes > 1: dist.barrier()                                   # all have looked before one writes
     mine = [todo[i] for i in split_work([len(s.missing) for s in todo], processes)[rank]]
     on_cpu = next(model.parameters()).device.type == 'cpu'
     if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // model.encoder_size ** 2))

@@ -198,6 +198,8 @@ def _undeclared(model):
     missing = [n for n in ('features', 'classify', 'window', 'size', 'mean', 'std') if not hasattr(model, n)]
     if type(model).forward is nn.Module.forward: missing.append('forward')
     if missing: return f'it has no {", no ".join(missing)}: FaceModel brings all but features and classify'
+    taken = {*model._modules, *model._parameters, *model._buffers} & {'step', 'numbers', 'options', 'blur'}
+    if taken: return f'it has a layer or weight called {taken.pop()}, which FaceModel uses: name it otherwise'
     if not any(True for _ in model.parameters()): return 'it has no weights to train'
     if type(model.window) is not int or model.window % 2 != 1 or model.window < 1:
         return f'window = {model.window!r}: expected an odd number of faces, from 1'

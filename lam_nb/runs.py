@@ -433,8 +433,8 @@ _MOVED = dict(                                                 # module of today
               'segment_metrics threshold_at',
     devices='autocast choose_device set_arithmetic', faces='challenge_root unpack_crops',
     launching='changed_settings check_resume finish_run main resume_run start_training '
-              'status_writer train train_process train_seeds train_windows', slurm='submit_slurm',
-    settings='CompareSettings EvaluateSettings', live='live_display live_view',
+              'train train_process train_seeds train_windows', slurm='submit_slurm',
+    settings='CompareSettings EvaluateSettings', live='live_display live_view status_writer',
     predictions='add_labels check_predictions check_same_rows check_submission make_submission read_official '
                 'read_official_csv read_submission row_keys write_official write_submission',
     processes='Stopped launch process_count rank_and_size stop_requests', reports='save_figure write_report',

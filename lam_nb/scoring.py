@@ -7,7 +7,7 @@ __all__ = ['smooth_scores', 'ensemble_scores', 'fit_temperature', 'fitted_value'
            'predict_split', 'challenge_rows', 'check_evaluation']
 
 # %% ../nbs/28_scoring.ipynb #imports
-import json
+import json, re
 from contextlib import redirect_stdout
 from datetime import timedelta
 from inspect import signature
@@ -28,8 +28,9 @@ from .faces import ClipFaces, challenge_root, store_path
 from .preparation import split_faces
 from .data_checks import stored_clips
 from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
-from .windows import check_side_table, wanted_side
-from .models import MODELS, _misfit, _take_weights, make_model, model_name, read_checkpoint
+from .windows import MEASURED, check_side_table, refuse_unmeasured, wanted_side
+from .models import (
+    MODELS, _misfit, _take_weights, make_model, model_class, model_name, read_checkpoint)
 from .encoders import EncoderHead
 from .inference import features_folder, mean_logit, predict, sigmoid, survey_stores
 from .batches import stores_hash
@@ -120,19 +121,22 @@ def _named_model(path, saved, given, encoder):
         raise ValueError(f'{path} is of a model {stored!r}, which is not known here; known are '
                          f'{", ".join(MODELS)}. Code is never imported on the word of a file: if you trust it, '
                          f'give its name as the parameter model')
-    options = _stored_options(path, saved, encoder)
-    made = make_model(given or stored or 'BaselineLSTM', **options)
+    name = given or stored or 'BaselineLSTM'
+    if name == 'EncoderHead' == stored: return EncoderHead(**_stored_options(path, saved, encoder))
+    options = saved.get('model_options', {}) if given else {}          # of a class that the user trusts
+    known = signature(model_class(name)).parameters
+    made = make_model(name, **{k: v for k, v in options.items() if k in known})
     if stored in (None, model_name(made)): return made
     raise ValueError(f'{path} is of the model {stored!r}, but model={given!r} was given: they must agree')
 
 def _stored_options(path, saved, encoder):
     "The options of a checkpoint's model, if its weights fit them: checked before memory is taken."
-    options = saved.get('model_options', {})
-    if not options: return {}
+    options = saved.get('model_options')
     if not isinstance(options, dict) or {*options} != {*signature(EncoderHead.__init__).parameters} - {'self'}:
         raise ValueError(f'{path} holds other options than those of EncoderHead: {str(options)[:200]}')
     name = str(options['encoder'])
-    if name.partition(':')[0] not in ('baseline', 'timm', 'torchvision', 'files') and name != encoder:
+    if name == encoder: return options                                   # the user's own code: it is trusted
+    if not re.fullmatch('baseline|files|(timm|torchvision):.+', name):
         raise ValueError(f'{path} has an encoder of your own, {name!r}. Code is never imported on the word of '
                          'a file: if you trust it, give its name as the parameter encoder')
     try:
@@ -272,5 +276,6 @@ def check_evaluation(
         table = settings.side_table and project_path(settings.side_table)
         if settings.features_dir is None and not getattr(model, 'takes_faces', True):
             raise ValueError(f'{checkpoint} reads features from files: give their folder as features_dir')
-        if (names := getattr(model, 'numbers', ())) and wanted_side(names, table):
-            with redirect_stdout(StringIO()): check_side_table(table, faces_dir, clips, names)
+        names = tuple(getattr(model, 'numbers', ()))
+        refuse_unmeasured([ClipFaces(path) for path in paths], names, getattr(model, 'blur', None))
+        if wanted_side(names, table): check_side_table(table, faces_dir, clips, [*{*names} - {*MEASURED}])

@@ -73,10 +73,32 @@ def _at_most_lr(value, info):
     if value > info.data.get('lr', value): raise ValueError(f'expected at most lr, {info.data["lr"]:g}')
     return value
 
-# %% ../nbs/09_settings.ipynb #model-settings
+# %% ../nbs/09_settings.ipynb #passed-over
 _ENCODER = ('encoder encoder_size encoder_weights tune encoder_lr_ratio layer_decay freeze_epochs head window '
             'window_step side').split()
 
+_FILLS = 'encoder_weights', 'encoder_size', 'freeze_epochs', 'layer_decay'
+
+def _changed(settings, names):
+    "Those of some parameters that have another value than by default."
+    fields = type(settings).model_fields
+    return [name for name in names if getattr(settings, name) != fields[name].default]
+
+def _passed_over(s):
+    "What a model, or its encoder, would pass over, as a refusal; '' for nothing."
+    if s.model != 'EncoderHead':
+        given = _changed(s, _ENCODER) + ['quality = input'] * (s.quality == 'input')
+        given += _changed(s, ['features_dir', *['side_table'] * (s.model in MODEL_NAMES)])
+        return f'{given[0]} is for model = EncoderHead, and model is {s.model}' if given else ''
+    if len({*s.side}) < len(s.side): return 'side names a number twice'
+    if s.encoder != 'files':
+        learns = s.features_dir and s.tune != 'none'
+        return 'features_dir keeps features of an encoder that does not learn: set tune = none' if learns else ''
+    if not s.features_dir: return 'encoder = files needs features_dir'
+    given = _changed(s, _FILLS)
+    return f'{given[0]} is of an encoder, and encoder = files has none' if given else ''
+
+# %% ../nbs/09_settings.ipynb #model-settings
 class ModelSettings(Settings):
     "Parameters of train.ipynb: what is trained, and on what."
     data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
@@ -112,17 +134,7 @@ class ModelSettings(Settings):
 
     @model_validator(mode='after')
     def _encoder_fits(self):
-        "What another model would pass over is refused."
-        if self.model == 'EncoderHead':
-            files = self.encoder == 'files'
-            if files and not self.features_dir: raise ValueError('encoder = files needs features_dir')
-            if self.features_dir and not files and self.tune != 'none':
-                raise ValueError('features_dir keeps features of an encoder that does not learn: tune = none')
-            return self
-        fields = type(self).model_fields
-        given = [name for name in _ENCODER if getattr(self, name) != fields[name].default]
-        given += ['quality = input'] * (self.quality == 'input') + ['features_dir'] * bool(self.features_dir)
-        if given: raise ValueError(f'{given[0]} is for model = EncoderHead, and model is {self.model}')
+        if why := _passed_over(self): raise ValueError(why)
         return self
 
 # %% ../nbs/09_settings.ipynb #train-settings

@@ -124,7 +124,7 @@ def model_for(
         raise ValueError(f'{settings.model} takes crops of {model.size} pixels, image_size is '
                          f'{settings.image_size}: use image_size = {model.size} or null')
     if settings.freeze_trunk: freeze_backbone(model)
-    if isinstance(model, EncoderHead): tune_encoder(model.encoder, settings.tune)
+    if settings.model == 'EncoderHead': tune_encoder(model.encoder, settings.tune)
     return model
 
 def _model_options(settings):
@@ -133,7 +133,7 @@ def _model_options(settings):
     if s.model != 'EncoderHead': return {}
     numbers = [*s.side, *['sharpness'] * (s.quality == 'input' and 'sharpness' not in s.side)]
     if s.encoder == 'files':
-        files = sorted(project_path(s.features_dir).glob('*.arrow'))
+        files = sorted(project_path(s.features_dir).glob('[!.]*.arrow'))
         if not files: raise FileNotFoundError(f'no files of features (<clip_uid>.arrow) in {s.features_dir}')
         dim = KeptFeatures(files[0], None).shape[1]
     return dict(encoder=s.encoder, encoder_size=0 if dim else s.encoder_size or s.image_size or 0, dim=dim,
@@ -163,7 +163,7 @@ def _load_first_weights(model, settings):
     if s.checkpoint: reports.append(load_weights(model, project_path(s.checkpoint), match=s.checkpoint_match))
     elif s.model == 'GazeLSTM': load_imagenet(model)
     if s.encoder_weights: reports.append(load_encoder(model.encoder, project_path(s.encoder_weights)))
-    if isinstance(model, EncoderHead): reports.append(encoder_line(model, tune_encoder(model.encoder, s.tune)))
+    if s.model == 'EncoderHead': reports.append(encoder_line(model, tune_encoder(model.encoder, s.tune)))
     if rank_and_size()[0] == 0 and reports: print(*reports, sep='\n')
 
 # %% ../nbs/26_training.ipynb #train-step
@@ -189,7 +189,8 @@ def _change_weights(run):
     "The optimizer's step, with what the settings add to it."
     scaler, longest = run.scaler, run.settings.clip_norm
     if longest and scaler: scaler.unscale_(run.optimizer)
-    if longest: nn.utils.clip_grad_norm_(run.model.parameters(), longest)
+    learns = [p for group in run.optimizer.param_groups if group['lr'] > 0 for p in group['params']]
+    if longest and learns: nn.utils.clip_grad_norm_(learns, longest)
     if scaler: scaler.step(run.optimizer), scaler.update()
     else: run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)

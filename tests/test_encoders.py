@@ -329,3 +329,113 @@ def test_settings_that_do_not_fit_are_refused(given, words):
 def test_pixels_are_not_changed_where_features_are_kept():
     with pytest.raises(ValueError, match='jitter changes faces'):
         TrainSettings(model='EncoderHead', tune='none', features_dir='f', jitter=.1)
+
+
+# found by review
+
+OWN = '''
+import torch
+from torch import nn
+class Rates(nn.Module):
+    "As timm and Swin are written: numbers are read off tensors when it is made."
+    def __init__(self):
+        super().__init__()
+        self.rates = [x.item() for x in torch.linspace(0, .1, 4)]
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.Dropout(.5)
+    def forward(self, faces): return self.drop(self.norm(self.conv(faces)).mean((2, 3)))
+'''
+
+
+@pytest.fixture
+def own_encoder(tmp_path, monkeypatch):
+    (tmp_path / 'my_encoders.py').write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__('sys').modules, 'my_encoders', raising=False)
+    return 'my_encoders:Rates'
+
+
+def test_an_encoder_of_ones_own_trains_whole_and_is_loaded_when_it_is_named(sample, tmp_path, own_encoder):
+    model = EncoderHead(own_encoder, 32)
+    assert model.train().encoder.norm.training and model.encoder.drop.training and not model.eval().encoder.drop.training
+    out = trained(sample, tmp_path / 'own', model='EncoderHead', encoder=own_encoder, epochs=1)
+    with pytest.raises(ValueError, match='Code is never imported'): load_model(out / 'checkpoints/last.pt')
+    assert load_model(out / 'checkpoints/last.pt', encoder=own_encoder)[0].options['encoder'] == own_encoder
+    assert len(scores(sample, out, encoder=own_encoder))
+    key = encoder_key(model, 32)
+    (tmp_path / 'my_encoders.py').write_text(OWN.replace('.5)', '.6)'))
+    assert encoder_key(model, 32) != key                                             # its source counts, too
+    assert encoder_key(model, 32, 'bf16' if torch.backends.mkldnn.is_available() else 'fp32') != key
+
+
+def test_a_module_called_like_an_encoder_is_not_imported_on_the_word_of_a_file(tmp_path, monkeypatch):
+    (tmp_path / 'baseline.py').write_text("raise SystemExit('code of a stranger ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = EncoderHead('timm:test_resnet', 32)
+    save_checkpoint(tmp_path / 'a.pt', model)
+    content = read_checkpoint(tmp_path / 'a.pt')
+    for name in ('baseline:Evil', 'files:Evil', 'timm', 'torchvision:'):
+        torch.save(content | dict(model_options=content['model_options'] | dict(encoder=name)), tmp_path / 'b.pt')
+        with pytest.raises(ValueError, match='never imported|expected'): load_model(tmp_path / 'b.pt')
+
+
+def test_features_that_are_null_or_of_other_faces_are_refused(sample, tmp_path):
+    import pyarrow as pa
+    store = ClipFaces(store_path(sample / 'faces', split_clips(sample, 'val')[0]))
+    n = len(store.table)
+    lists = pa.array([None if i == 1 else [1.] * 4 for i in range(n)], pa.list_(pa.float32(), 4))
+    batch = pa.record_batch([pa.array(store.table.track_id), pa.array(store.table.frame), lists], ['track_id', 'frame', 'features'])
+    file = tmp_path / f'{store.path.stem}.arrow'
+    with pa.OSFile(str(file), 'wb') as sink, pa.ipc.new_file(sink, batch.schema) as out: out.write_batch(batch)
+    with pytest.raises(ValueError, match='are null'): KeptFeatures(file, store).rows
+    write_features(file, store.table, np.zeros((n, 1, 4), np.float16), of=['other', 'faces'])
+    with pytest.raises(ValueError, match='is of other faces'): KeptFeatures(file, store).rows
+
+
+def test_one_side_table_for_clips_and_crops(sample, tmp_path):
+    val, test = (ClipFaces(store_path(sample / 'faces', split_clips(sample, split)[0])).table for split in ('val', 'test'))
+    rows = [val[['clip_uid', 'track_id', 'frame']], test[['clip_uid', 'track_id', 'frame', 'unique_id']]]
+    table = pd.concat(rows, ignore_index=True).assign(yaw=lambda t: np.arange(len(t)) * 1.)
+    for name, write in (('a.csv', table.to_csv), ('a.parquet', table.to_parquet)):
+        write(tmp_path / name, index=False)
+        side = read_side_table(tmp_path / name, ['yaw'])
+        found = [FaceWindows(sample / 'faces', [t.clip_uid[0]], names=('yaw',), side=side).numbers[0][:, 0] for t in (val, test)]
+        assert np.array_equal(np.concatenate(found), table.yaw)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda t: t.head(0), None), (lambda t: t.assign(frame='a'), 'frame number'), (lambda t: t.assign(yaw=1e39), 'infinite'),
+    (lambda t: t.assign(yaw='left'), 'no number'), (lambda t: t.drop(columns='frame'), r"lacks the columns \['frame'\]")])
+def test_odd_side_tables(sample, tmp_path, change, words):
+    table = ClipFaces(store_path(sample / 'faces', split_clips(sample, 'val')[0])).table[['clip_uid', 'track_id', 'frame']].assign(yaw=1.)
+    for name in ('a.csv', 'a.parquet'):
+        changed = change(table)
+        changed.to_csv(tmp_path / name, index=False) if name == 'a.csv' else changed.to_parquet(tmp_path / name)
+        if words is None: assert read_side_table(tmp_path / name, ['yaw']) == {}
+        else:
+            with pytest.raises(ValueError, match=words): read_side_table(tmp_path / name, ['yaw'])
+
+
+def test_weights_that_no_training_leaves_are_refused(tmp_path):
+    encoder, _ = make_encoder('timm:test_resnet')
+    state = encoder.state_dict()
+    key = next(k for k in state if k.endswith('running_var'))
+    for value in (state[key].double() * 0 + 1e300, state[key] * 0 - 1):
+        torch.save(state | {key: value}, tmp_path / 'w.pth')
+        with pytest.raises(ValueError, match='NaN, infinite or impossible'): load_encoder(encoder, tmp_path / 'w.pth')
+
+
+def test_what_is_refused_leaves_the_earlier_run_where_it_was(sample, tmp_path):
+    out = trained(sample, tmp_path / 'run', epochs=1)
+    before = sorted(file.name for file in (out / 'checkpoints').iterdir())
+    for given in (TINY | dict(side=['yaw']), dict(model='EncoderHead', encoder='files', features_dir=str(tmp_path))):
+        with pytest.raises((ValueError, FileNotFoundError)): trained(sample, out, resume=False, **given)
+        assert sorted(file.name for file in (out / 'checkpoints').iterdir()) == before
+
+
+def test_a_model_that_needs_sharpness_refuses_stores_without_it(sample, tmp_path):
+    out = trained(sample, tmp_path / 'drop', quality='drop', epochs=1)
+    rows, _ = split_faces(sample, 'val', PrepareSettings())
+    prepare_faces({'val': rows}, sample, tmp_path / 'faces', PrepareSettings(image_size=64, workers=1))
+    as_before(sorted((tmp_path / 'faces').glob('*.arrow'))[0])
+    with pytest.raises(ValueError, match='have no sharpness: their stores are of a version before 0.3'):
+        scores(sample, out, faces_dir=str(tmp_path / 'faces'))

@@ -23,7 +23,8 @@ def contents(path):
     "Everything that can be read of a store."
     store = ClipFaces(path)
     images = [store.image(row) for row in range(len(store.table))]
-    return store.table.to_dict('list'), store.about, store.missing.tolist(), store.black.tolist(), [i and bytes(i) for i in images]
+    table = store.table.fillna(-9).to_dict('list')                                    # NaN is unlike itself
+    return table, store.about, store.missing.tolist(), store.black.tolist(), [i and bytes(i) for i in images]
 
 
 @pytest.fixture(scope='module')
@@ -73,9 +74,10 @@ def test_content_is_of_the_images_alone(tmp_path):
     def content(images, **changed):
         write_store(tmp_path / 'a.arrow', faces.assign(**changed), images, dict(image_size=16))
         return ClipFaces(tmp_path / 'a.arrow').about['content']
-    first = content([([0], b'a'), ([1], b'b')])
-    assert content([([1], b'b'), ([0], b'a')], label=1) == first
-    others = [[([0], b'b'), ([1], b'a')], [([0], b'a')], [([0], b'a'), ([1], b'')], [([0], b'ab'), ([1], b'')]]
+    a, b, ab = (encode_face(np.full((8, 8, 3), level, np.uint8), 'jpeg') for level in (50, 100, 150))
+    first = content([([0], a), ([1], b)])
+    assert content([([1], b), ([0], a)], label=1) == first
+    others = [[([0], b), ([1], a)], [([0], a)], [([0], a), ([1], b'')], [([0], ab), ([1], b'')]]
     others = [content(images) for images in others]
     assert len({first, *others}) == 5
 
