@@ -222,12 +222,16 @@ def _make_head(name, window):
     return nn.LSTM(256, 256, num_layers=2, bidirectional=True, batch_first=True), nn.Sequential(*last)
 
 # %% ../nbs/22_encoders.ipynb #encoder-head-parts
-def _check_options(encoder, encoder_size, window, step, head, numbers, dim):
+def _check_options(encoder, encoder_size, window, step, head, numbers, dim, mean, std, interpolation):
     "ValueError for options that cannot be meant; a checkpoint may come from a stranger."
     whole = lambda value, low, high: type(value) is int and low <= value <= high
     named = isinstance(numbers, (list, tuple)) and len(numbers) <= 256
     named = named and all(isinstance(name, str) and 0 < len(name) < 100 for name in numbers)
+    triple = lambda v: isinstance(v, (list, tuple)) and len(v) == 3 and all(type(n) is float for n in v)
     expected = {
+        'mean': (mean is None or triple(mean) and np.isfinite(mean).all(), mean, 'three numbers'),
+        'std': (std is None or triple(std) and 0 < min(std) and np.isfinite(std).all(), std, 'three above 0'),
+        'interpolation': (interpolation in (None, 'bilinear', 'bicubic'), interpolation, 'bilinear or bicubic'),
         'encoder': (isinstance(encoder, str), encoder, 'a name'),
         'encoder_size': (encoder_size == 0 or whole(encoder_size, 16, 1024), encoder_size, '16 to 1024, or 0'),
         'window': (whole(window, 1, 31) and window % 2, window, 'an odd number of faces, 1 to 31'),
@@ -270,7 +274,7 @@ class EncoderHead(FaceModel):
         mean=None, std=None, interpolation=None, # the encoder's own, of a checkpoint; None: as its library says
     ):
         super().__init__()
-        _check_options(encoder, encoder_size, window, step, head, numbers, dim)
+        _check_options(encoder, encoder_size, window, step, head, numbers, dim, mean, std, interpolation)
         self.takes_faces = encoder != 'files'
         self.encoder, about = make_encoder(encoder, encoder_size) if self.takes_faces else _no_encoder()
         self.about, self.encoder_size, self.window, self.step = about, about.size, window, step
@@ -352,8 +356,7 @@ class KeptFeatures:
     def _file(self):
         if not self.path.is_file():
             raise FileNotFoundError(f'no features of clip {self.path.stem} in {self.path.parent}')
-        with _whole(self.path), pa.memory_map(str(self.path)) as file:
-            return pa.ipc.open_file(pa.BufferReader(file.read_buffer()))
+        with _whole(self.path), pa.memory_map(str(self.path)) as f: return pa.ipc.open_file(f.read_buffer())
 
     @cached_property
     def about(self) -> dict: # what its metadata say
@@ -389,8 +392,7 @@ class KeptFeatures:
         at = have.get_indexer(want) if have.is_unique else None
         if at is None: raise ValueError('it has faces more than once')
         if (lost := (at < 0) & ~missing).any():
-            first = ', '.join(map(str, want[lost][0]))
-            raise ValueError(f'{lost.sum():,} of {len(want):,} faces are absent (first: {first})')
+            raise ValueError(f'{lost.sum():,} of {len(want):,} faces are absent (first: {want[lost][0]})')
         return np.where((at < 0)[:, None, None], np.zeros(1, values.dtype), values[at])
 
 # %% ../nbs/22_encoders.ipynb #same-width

@@ -93,7 +93,8 @@ def _passed_over(s):
     if len({*s.side}) < len(s.side): return 'side names a number twice'
     if s.encoder != 'files':
         learns = s.features_dir and s.tune != 'none'
-        return 'features_dir keeps features of an encoder that does not learn: set tune = none' if learns else ''
+        why = 'features_dir keeps features of an encoder that does not learn: set tune = none'
+        return why if learns else ''
     if not s.features_dir: return 'encoder = files needs features_dir'
     given = _changed(s, _FILLS)
     return f'{given[0]} is of an encoder, and encoder = files has none' if given else ''

@@ -144,7 +144,7 @@ def read_side_table(
     needed = [*ids, *['frame'] * ('unique_id' not in table), *names]
     if lacking := [name for name in needed if name not in table]:
         raise ValueError(f'{path} lacks the columns {lacking}; it has {[*table.columns]}')
-    if odd := [name for name in names if table[name].dtype.kind not in 'biuf']:
+    if odd := [name for name in names if len(table) and table[name].dtype.kind not in 'biuf']:
         raise ValueError(f'{path}: the column {odd[0]} holds {str([*table[odd[0]].head(1)])[1:-1]}, no number')
     with np.errstate(over='ignore'): table = table.astype(dict.fromkeys(names, np.float32))
     if np.isinf(table[names].to_numpy()).any(): raise ValueError(f'{path} holds infinite numbers')
@@ -230,8 +230,8 @@ def refuse_unmeasured(
     wanted = {'sharpness', 'brightness'} & {*names} or blur is not None
     lacking = [store.path.stem for store in stores if wanted and not store.measured]
     if not lacking: return
-    raise ValueError(f'the faces of {len(lacking)} clips (first: {lacking[0]}) have no sharpness: their stores are '
-                     'of a version before 0.3. Run prepare.ipynb, which adds it')
+    raise ValueError(f'the faces of {len(lacking)} clips (first: {lacking[0]}) have no sharpness: their stores '
+                     'are of a version before 0.3. Run prepare.ipynb, which adds it')
 
 # %% ../nbs/20_windows.ipynb #samples
 def _samples(store, number, stride, length, step, names, side):
