@@ -10,7 +10,6 @@ __all__ = ['MIN_CLIPS', 'MOST_GROUPS', 'bootstrap_by_clip', 'INTERVAL_TEXT', 'pr
 # %% ../nbs/24_evaluation.ipynb #imports
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit, stdtrit
 
 from .runs import moved_names
 from .predictions import _refuse, check_predictions, check_same_rows, labels_and_scores, row_keys
@@ -176,6 +175,7 @@ def jackknife_interval(
     log_odds: bool = True,   # for values within 0..1; False: for differences
 ) -> tuple:                  # low, high; NaN where there is no interval
     "95 % interval of a metric, from its values without each clip."
+    from scipy.special import expit, logit, stdtrit             # a tenth of a second, not needed to prepare
     n, none = len(without), (np.nan, np.nan)
     if n_clips < MIN_CLIPS or not np.isfinite([value, *without]).all(): return none
     if log_odds and value in (0, 1): return none
