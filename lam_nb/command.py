@@ -7,6 +7,7 @@ __all__ = ['checked_run', 'help_text', 'command']
 
 # %% ../nbs/38_command.ipynb #imports
 import difflib, json, re, sys, textwrap
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -139,10 +140,18 @@ def command(
     print(f'{name}: the executed notebook will be {report} (until its end {_partial(report).name})', flush=True)
     _execute(notebook, report, parameters)
 
+@contextmanager
+def _absent(*libraries):
+    "Libraries that are not loaded yet are not found meanwhile: what can do without does not wait for them."
+    absent = [name for name in libraries if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))
+    try: yield
+    finally:
+        for name in absent: sys.modules.pop(name)
+
 def _execute(notebook, report, parameters):
     "Executes a notebook with papermill; exits with a plain sentence if that fails."
-    sys.modules.setdefault('rfc3987_syntax', None)          # jsonschema does without: a second of CPU saved
-    import papermill
+    with _absent('rfc3987_syntax', 'boto3', 'pyarrow'): import papermill    # local files need none of them
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
     encrypted = Config(KernelManager={'transport_encryption': 'auto'})          # the messages of the kernel

@@ -22,12 +22,12 @@ from .runs import data_folders, duration, project_path, write_json
 from .processes import _kept_when_stopped
 from .folders import check_folder, claim_folder, end_run, list_files, start_run
 from .devices import run_line, usable_gpus
-from .reports import ReportedRun, made_up_note, setting_sections, show_report, write_report
+from .reports import (
+    ReportedRun, _no_collection, made_up_note, setting_sections, show_report, write_report)
 from .checkpoints import checkpoint_name
 from .sample import pose_only_scores
 from .faces import ClipFaces, store_path
-from .data_checks import (
-    _outdated_note, left_out_clips, left_out_note, outdated_clips, warn_of_shared)
+from .data_checks import _outdated_note, left_out_clips, left_out_note, outdated_clips, warn_of_shared
 from .predictions import check_predictions, row_keys, write_official, write_submission, write_table
 from .windows import window_strips
 from .evaluation import (
@@ -426,7 +426,7 @@ def start_evaluation(
     run.notes = fitted_notes(settings.model_dump())
     if settings.split == 'val': run.notes += warn_of_shared(run.root)
     check_folder(run.out, 'evaluate', _LEAVES)
-    check_evaluation(settings)
+    with _no_collection(): check_evaluation(settings)                # it imports torchvision
     print(run_line(settings.num_processes, usable_gpus(settings.device), settings.precision), flush=True)
     claim_folder(run.out, 'evaluate.ipynb')
     figures.set_style()

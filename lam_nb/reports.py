@@ -10,6 +10,7 @@ import gc, json, os, re
 from base64 import b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ import matplotlib
 import pandas as pd
 from IPython.display import display
 from markupsafe import Markup
+from matplotlib.ft2font import FT2Font
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
@@ -44,6 +46,34 @@ def _images_as_they_are(fig, wanted):
     finally:
         for image, kind in zip(images, before): image.set_interpolation(kind)
 
+# %% ../nbs/04_reports.ipynb #fonts
+_LETTERS = [*range(0x20, 0x7f), *range(0xa0, 0x180), 0x2013, 0x2026, 0x2212, 0x2264, 0x2265,
+            *range(0xfb00, 0xfb05)]                # the last ones are ligatures, such as fi
+_SMALL = {}                                        # font -> a small one as bytes; glyph -> its number in that
+
+class _FontFile(BytesIO): face_index = 0           # as matplotlib's own paths of fonts have it
+
+@contextmanager
+def _cut(whole, as_file, font, glyphs):
+    "As `whole`, matplotlib's `get_glyphs_subset`: yields a font that has these glyphs only."
+    glyphs, (small, places) = set(glyphs), _SMALL.get(font, (b'', {}))
+    if not glyphs <= places.keys():
+        known = FT2Font(font).get_charmap()
+        wanted = glyphs.union(places, (known[code] for code in _LETTERS if code in known))
+        with whole(font, wanted) as found: small, moved = as_file(found.font).getvalue(), found.glyph_index_map
+        _SMALL[font] = small, places = small, {glyph: moved[glyph] for glyph in wanted}
+    with whole(_FontFile(small), {places[glyph] for glyph in glyphs}) as found:
+        yield found._replace(glyph_index_map={g: found.glyph_index_map[places[g]] for g in glyphs})
+
+@contextmanager
+def _quick_fonts():
+    "matplotlib cuts fonts in this way meanwhile; before 3.11, which counts letters, as ever."
+    from matplotlib.backends import _backend_pdf_ps as pdf                   # not before a figure is saved
+    whole = pdf.get_glyphs_subset
+    if hasattr(pdf, 'SubsetResults'): pdf.get_glyphs_subset = partial(_cut, whole, pdf.font_as_file)
+    try: yield
+    finally: pdf.get_glyphs_subset = whole
+
 # %% ../nbs/04_reports.ipynb #save-figure
 _ENDINGS = ('.png', '.svg', '.pdf')
 
@@ -56,7 +86,7 @@ def save_figure(
     "Saves a figure as PNG, SVG and PDF; the text of SVG and PDF stays text."
     path = Path(path).with_suffix('.png')
     fonts = matplotlib.rc_context({'svg.fonttype': 'none', 'pdf.fonttype': 42})
-    with _no_collection(), _laid_out(fig, dpi) as box, fonts:
+    with _no_collection(), _quick_fonts(), _laid_out(fig, dpi) as box, fonts:
         for ending in _ENDINGS:
             with atomic_path(path.with_suffix(ending)) as part, _images_as_they_are(fig, ending != '.png'):
                 packed = {'pil_kwargs': {'compress_level': 4}} if ending == '.png' else {}   # 6: twice the time
@@ -114,6 +144,9 @@ class ReportedRun:
     settings: Settings                                        # checked parameters
     out: Path                                                 # the run's folder, absolute
     show: bool = field(default=True, kw_only=True)            # display each figure in the notebook
+
+    def __post_init__(self):
+        if gc.get_freeze_count() < 10_000: gc.freeze()        # libraries stay: no collection looks through them
 
     def save(self, fig, name: str) -> Path:
         "Saves a matplotlib Figure as PNG, SVG and PDF in `<out>/figures`, and shows it; returns the PNG."
