@@ -165,7 +165,7 @@ def test_a_told_model_learns_from_what_only_the_table_knows(sample, tmp_path):
     table = pd.concat(tables)[['clip_uid', 'track_id', 'frame', 'label']].rename(columns=dict(label='hint')).astype(dict(hint=float))
     table.to_parquet(tmp_path / 'hint.parquet')
     told = TINY | dict(side=['hint'], side_table=str(tmp_path / 'hint.parquet'), tune='none', head='centre')
-    told |= dict(train_stride=2, epochs=6, lr=3e-3)
+    told |= dict(train_stride=4, epochs=6, lr=5e-3, batch_size=16)
     out = trained(sample, tmp_path / 'told', **told)
     assert json.loads((out / 'metrics.json').read_text())['mAP'] > .99
     table = scores(sample, out, side_table=told['side_table'], flip=True)
