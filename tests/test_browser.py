@@ -181,7 +181,7 @@ def test_a_training_is_changed_stopped_and_continued(lab, window):
     page = window(device_scale_factor=2)
     open_notebook(page, lab, 'train')
     picture(page, 'train')
-    set_parameters(page, data_dir=TINY, image_size=32, train_stride=1, epochs=2, batch_size=8, num_workers=0)
+    set_parameters(page, data_dir=TINY, image_size=32, train_stride=1, epochs=4, batch_size=8, num_workers=0)
     choose(page, 'Run', 'Run All Cells')
     percent = page.locator('.jp-OutputArea-output b').filter(has_text=re.compile(r'^\d+%$'))
     expect(percent).to_have_text(re.compile('^[1-9]'))
