@@ -24,7 +24,7 @@ from lam_nb.data_checks import stored_clips
 from lam_nb.landmarks import LANDMARKS, write_landmarks
 from lam_nb.evaluation import intervals_by_clip, lam_metrics
 from lam_nb.faces import ClipFaces, store_path
-from lam_nb.inference import features_folder, predict
+from lam_nb.inference import predict
 from lam_nb.launching import train_process, train_windows
 from lam_nb.models import FaceBackbone, normalise
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
@@ -60,6 +60,10 @@ def entries(data: Path, seconds: float = 0) -> dict:
         'one face': HEAD | dict(window=1, head='centre'),
         'tiny encoder, frozen (random)': HEAD | dict(encoder='timm:test_resnet', tune='none'),
         'tiny encoder, tuned (random)': HEAD | dict(encoder='timm:test_resnet', encoder_lr_ratio=1)}
+
+
+def figures_file(out: Path, name: str, seed: int) -> Path:
+    return out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json'
 
 
 def ready(data: Path):
@@ -117,7 +121,7 @@ def speed(given: dict) -> tuple[float, int]:
 def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
     torch.set_num_threads(1)
-    folder = out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}'
+    folder = figures_file(out, name, seed).parent
     recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
     given = recipe | dict(data_dir=str(data), out_dir=str(folder), num_workers=0, device='cpu', num_processes=1, seed=seed, val_stride=3,
                           val_every=recipe['epochs'], resume=False) | entries(data, seconds)[name]
@@ -127,7 +131,7 @@ def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     model, size, _ = load_model(folder / 'checkpoints/best.pt')
     clips = stored_clips(data, data / 'faces', 'val')
     side = wanted_side(getattr(model, 'numbers', ()), given.get('side_table'))
-    table = predict(model, data / 'faces', clips, 3, size=size, side=side, features=features_folder(model, None, data / 'faces', clips))
+    table = predict(model, data / 'faces', clips, 3, size=size, side=side)
     metrics, interval = lam_metrics(table), intervals_by_clip(table).loc['mAP', ['low', 'high']]
     history = pd.read_csv(folder / 'history.csv')
     figures = dict(mAP=metrics['mAP'], AP_looking=metrics['AP_looking'], interval=interval.astype(float).tolist(),
@@ -141,7 +145,7 @@ def table(out: Path, names: list, seeds: list) -> pd.DataFrame:
     "A row an entry, over the seeds that are done."
     rows = []
     for name in names:
-        files = [out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json' for seed in seeds]
+        files = [figures_file(out, name, seed) for seed in seeds]
         found = [json.loads(file.read_text()) for file in files if file.exists()]
         if not found: continue
         of = pd.DataFrame(found)
@@ -174,8 +178,7 @@ def main():
     ready(args.data)
     if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): pretrain(args.data, args.seconds)
     spawn, cores = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0))
-    todo = [(name, seed) for seed in args.seeds for name in args.entries
-            if not (args.out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json').exists()]
+    todo = [(name, seed) for seed in args.seeds for name in args.entries if not figures_file(args.out, name, seed).exists()]
     running = []
     while todo or running:
         while todo and len(running) < cores:

@@ -289,7 +289,7 @@ class WindowData:
         self.on_device = torch.tensor(self.weights, device=device)
         wanted, self.blur = getattr(windows, 'names', ()), None
         if settings.quality == 'drop':                         # by the last number, of which no model is told
-            self.blur, wanted = tuple(float(value[-1]) for value in windows.scales()), wanted[:-1]
+            self.blur, wanted = tuple(float(value[-1]) for value in windows.scales), wanted[:-1]
         self.told = len(wanted)
         self.mirror = [torch.tensor(v, device=device) for v in mirrored_numbers(wanted)]
 

@@ -344,6 +344,17 @@ def _stored_content(store):
     "What a face store holds, as the features that are made of it note it."
     return [store.about.get(name) for name in ('content', 'fingerprint')]
 
+def _in_order(values, table, faces, missing):
+    "Features in the order of the faces; a copy only where theirs is another, or faces are absent."
+    keys = ['track_id', 'unique_id' if faces.unique_id.any() else 'frame']
+    have, want = (pd.MultiIndex.from_frame(t[keys]) for t in (table.select(keys).to_pandas(), faces))
+    if have.equals(want): return values
+    if not have.is_unique: raise ValueError('it has faces more than once')
+    at = have.get_indexer(want)
+    lost = want[(at < 0) & ~missing]
+    if len(lost): raise ValueError(f'{len(lost):,} of {len(want):,} faces are absent (first: {lost[0]})')
+    return np.where((at < 0)[:, None, None], np.zeros(1, values.dtype), values[at])
+
 # %% ../nbs/22_encoders.ipynb #face-features-class
 class KeptFeatures:
     "The kept features of one clip, mapped into memory when they are first used."
@@ -354,8 +365,8 @@ class KeptFeatures:
 
     @cached_property
     def _file(self):
-        if not self.path.is_file():
-            raise FileNotFoundError(f'no features of clip {self.path.stem} in {self.path.parent}')
+        lost = f'no features of clip {self.path.stem} in {self.path.parent}'
+        if not self.path.is_file(): raise FileNotFoundError(lost)
         with _whole(self.path), pa.memory_map(str(self.path)) as f: return pa.ipc.open_file(f.read_buffer())
 
     @cached_property
@@ -367,11 +378,11 @@ class KeptFeatures:
     def shape(self) -> tuple: # views V, numbers D of each
         with _whole(self.path):
             kind, views = self._file.schema.field('features').type, self.about.get('views', 1)
-            if not pa.types.is_fixed_size_list(kind) or kind.value_type not in (pa.float16(), pa.float32()):
+            n = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
+            if not n or kind.value_type not in (pa.float16(), pa.float32()):
                 raise ValueError(f'features is {kind}: expected a fixed-size list of float16 or float32')
-            if views in (1, 2) and kind.list_size and kind.list_size % views == 0:
-                return views, kind.list_size // views
-            raise ValueError(f'{kind.list_size} numbers for {views!r} views')
+            if views in (1, 2) and n % views == 0: return views, n // views
+            raise ValueError(f'{n} numbers for {views!r} views')
 
     @cached_property
     def rows(self) -> np.ndarray: # (n, V, D) in the order of the face store, float16 or float32
@@ -382,18 +393,13 @@ class KeptFeatures:
         with _whole(self.path): return self._ordered(file.read_all().combine_chunks(), shape, faces, missing)
 
     def _ordered(self, table, shape, faces, missing):
-        "The features as an array; a copy only where their order is another, or faces are absent."
+        "The features as an array, checked."
         if table['features'].null_count: raise ValueError('some features are null: leave those rows out')
         values = [chunk.flatten().to_numpy() for chunk in table['features'].chunks] or [np.zeros(0, np.float16)]
+        if self.about.get('content', total := hashlib.sha256(values[0]).hexdigest()) != total:
+            raise ValueError('some bits have changed since it was written')
         values = values[0].reshape(-1, *shape)                                           # (n, V, D)
-        keys = ['track_id', 'unique_id' if faces.unique_id.any() else 'frame']
-        have, want = (pd.MultiIndex.from_frame(t[keys]) for t in (table.select(keys).to_pandas(), faces))
-        if have.equals(want): return values
-        at = have.get_indexer(want) if have.is_unique else None
-        if at is None: raise ValueError('it has faces more than once')
-        if (lost := (at < 0) & ~missing).any():
-            raise ValueError(f'{lost.sum():,} of {len(want):,} faces are absent (first: {want[lost][0]})')
-        return np.where((at < 0)[:, None, None], np.zeros(1, values.dtype), values[at])
+        return _in_order(values, table, faces, missing)
 
 # %% ../nbs/22_encoders.ipynb #same-width
 def same_width(
@@ -431,6 +437,12 @@ def _own_source(model):
     try: return [Path(file).read_text() for file in dict.fromkeys(map(inspect.getfile, own))]
     except (TypeError, OSError): return []                                 # defined in a notebook
 
+def _add_weights(digest, part):
+    "Takes names and values of all weights into a hash."
+    for name, value in part.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+
 def encoder_key(
     model: EncoderHead, # with its first weights
     size: int, # side of the faces that it gets, pixels
@@ -441,20 +453,19 @@ def encoder_key(
     about = [1, model.options['encoder'], model.encoder_size, size, computed, model.mean, model.std,
              model.interpolation, *_own_source(model.encoder)]
     digest = hashlib.sha256(json.dumps(about).encode())
-    for name, value in model.encoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    _add_weights(digest, model.encoder)
     return digest.hexdigest()[:16]
 
 # %% ../nbs/22_encoders.ipynb #encoder-told
 def encoder_line(
-    model: EncoderHead, # of any encoder
-    learning: list[str], # as `tune_encoder` gives it
+    model: EncoderHead, # of any encoder, tuned by `tune_encoder`
 ) -> str:
     "What a run says of its encoder: what it takes, whose weights its library knows, what learns."
     if not model.takes_faces: return f'no encoder: {model.dim} features of each face from files'
+    learns = dict(model.encoder.named_parameters())
+    learning = [part for part, names in encoder_parts(model.encoder).items() if learns[names[0]].requires_grad]
     about, n = model.about, sum(p.numel() for p in model.encoder.parameters())
     source = ', '.join(t for t in (about.origin, f'licence {about.licence}' * bool(about.licence)) if t)
-    learns = 'nothing of it learns' if not learning else f'{len(learning)} parts learn, from {learning[0]}'
+    what = 'nothing of it learns' if not learning else f'{len(learning)} parts learn, from {learning[0]}'
     return (f'encoder {model.options["encoder"]}: {n / 1e6:.1f} million weights, faces of {model.encoder_size} '
-            f'pixels, {model.dim} features; {learns}' + f' (the library knows {source})' * bool(source))
+            f'pixels, {model.dim} features; {what}' + f' (the library knows {source})' * bool(source))

@@ -30,8 +30,9 @@ from .windows import (
     KEPT_SHARPNESS, check_stores, face_size, mirrored_numbers, one_thread, places_without, sharpness_rank,
     side_numbers, window_rows)
 from .models import FaceBackbone, FaceModel, model_name, normalise
-from .encoders import (
-    EncoderHead, KeptFeatures, _own_source, _stored_content, encoder_key, same_width, write_features)
+from lam_nb.encoders import (
+    EncoderHead, KeptFeatures, _add_weights, _own_source, _stored_content, encoder_key, same_width,
+    write_features)
 
 # %% ../nbs/23_inference.ipynb #plan
 def _about(store):
@@ -185,13 +186,15 @@ def _with_numbers(features, told, names):
     told = torch.from_numpy(np.stack([told, told[:, order] * np.float32(sign)][:features.shape[1]], 1))
     return torch.cat([features, told.to(features.device)], -1)
 
+def _cpu_batch(batch_size, side): return max(1, min(batch_size, CPU_BATCH * 224 ** 2 // side ** 2))
+
 def _in_batches(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 
 def _submit(pool, model, plan, batch_size, size, *options):
     "Hands in all jobs of a clip: futures of its features by the batch, and of its logits."
     size, on_cpu = size or plan.store.about['image_size'], next(model.parameters()).device.type == 'cpu'
     side = getattr(model, 'encoder_size', 0) or size                       # of the faces that are computed
-    if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // side ** 2))
+    if on_cpu: batch_size = _cpu_batch(batch_size, side)
     batches = _in_batches(plan.need, batch_size)
     if plan.kept: parts = [pool.submit(_kept_rows, model, plan.kept, rows, options[-1]) for rows in batches]
     else: parts = [pool.submit(_row_features, model, plan.store, rows, size, *options) for rows in batches]
@@ -249,9 +252,7 @@ def _logits_hash(model, stride, size, precision, flip, side=None, kept=False):
     digest = hashlib.sha256(json.dumps(used).encode())
     for uid, table in (side or {}).items():
         digest.update(uid.encode() + pd.util.hash_pandas_object(table).to_numpy().tobytes())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    _add_weights(digest, model)
     return digest.hexdigest()[:16]
 
 # %% ../nbs/23_inference.ipynb #kept
@@ -381,11 +382,12 @@ def keep_features(
     if processes > 1: dist.barrier()                                   # all have looked before one writes
     mine = [todo[i] for i in split_work([len(s.missing) for s in todo], processes)[rank]]
     on_cpu = next(model.parameters()).device.type == 'cpu'
-    if on_cpu: batch_size = max(1, min(batch_size, CPU_BATCH * 224 ** 2 // model.encoder_size ** 2))
+    if on_cpu: batch_size = _cpu_batch(batch_size, model.encoder_size)
     faces = sum(len(s.missing) for s in mine)
     show = progress and rank == 0 and faces > 0
     threads = torch.get_num_threads() if on_cpu else core_count()
-    with _threads(threads) as pool, no_trials(), Progress(faces, 'features', 'faces', show=show) as bar:
+    what = f'features in {chosen_precision(precision, next(model.parameters()).device)}'
+    with _threads(threads) as pool, no_trials(), Progress(faces, what, 'faces', show=show) as bar:
         fast = fast_copy(model, precision) if mine else model
         for store in mine:
             store = ClipFaces(store.path)                              # closed before the next one is opened

@@ -214,7 +214,7 @@ def _load_data(settings, device):
     told = dict(names=windows.names, side=windows.side)
     val = FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size, **told)
     refuse_unmeasured(val.stores, windows.names)
-    if windows.names: val.scales()                             # each number is known of some faces
+    if windows.names: val.scales                       # raises unless each number is known of some faces
     check_validation(val.labels)
     check_stores([*windows.stores, *val.stores])
     data = WindowData(windows, settings, class_weights(settings.weights, windows.labels), device)
@@ -239,7 +239,7 @@ def _start_or_resume(settings, data, val_data, device):
     for model in filter(None, (run.model, run.average)):
         if data.blur: model.blur = data.blur
         if data.told and isinstance(model, EncoderHead):
-            model.side.set_scales(*(v[:data.told] for v in data.windows.scales()))
+            model.side.set_scales(*(v[:data.told] for v in data.windows.scales))
     run.group = dist.new_group(backend='gloo', timeout=PATIENCE) if rank_and_size()[1] > 1 else None
     resume_run(run, len(data))
     if settings.compile: run.model.compile()

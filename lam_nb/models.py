@@ -234,8 +234,8 @@ def make_model(
     try: model = kind(**options)
     except ImportError: raise                                            # of an extra: it says what to install
     except Exception as e:
-        how = f'with {options}' if options else 'without arguments'
-        raise ValueError(f'{name} cannot be constructed {how} ({type(e).__name__}: {e}).') from e
+        if options: raise ValueError(f'{e} ({type(e).__name__} of {name} with {options})') from e
+        raise ValueError(f'{name} cannot be constructed without arguments ({type(e).__name__}: {e}).') from e
     check_model(model)
     return model
 

@@ -101,18 +101,14 @@ def make_optimizer(
 
 def _groups(model, settings):
     "Groups of weights with one decay and one learning rate, as a fraction `scale` of the run's."
-    scales, groups = {}, {}
-    if isinstance(model, EncoderHead):
-        scales = rate_scales(model.encoder, settings.encoder_lr_ratio, settings.layer_decay)
-    named = sorted(model.named_parameters(), key=lambda item: item[0].startswith('encoder.'))  # the head first
-    for name, weight in named if scales or isinstance(model, EncoderHead) else model.named_parameters():
-        if isinstance(model, EncoderHead) and not weight.requires_grad: continue
+    scales, groups, own = {}, {}, isinstance(model, EncoderHead)
+    if own: scales = rate_scales(model.encoder, settings.encoder_lr_ratio, settings.layer_decay)
+    for name, weight in model.named_parameters():
         scale = scales.get(name.removeprefix('encoder.')) if name.startswith('encoder.') else None
-        groups.setdefault((scale, weight.ndim <= 1), []).append(weight)
-    decay = lambda plain: 0. if plain else settings.weight_decay
+        if weight.requires_grad or not own: groups.setdefault((scale, weight.ndim <= 1), []).append(weight)
     keys = sorted(groups, key=lambda key: (key[0] is not None, key[1]))
-    return [dict(params=groups[s, plain], weight_decay=decay(plain), scale=1. if s is None else s,
-                 encoder=s is not None) for s, plain in keys]
+    return [dict(params=groups[scale, plain], weight_decay=0. if plain else settings.weight_decay,
+                 scale=1. if scale is None else scale, encoder=scale is not None) for scale, plain in keys]
 
 # %% ../nbs/26_training.ipynb #first-model
 def model_for(
@@ -163,7 +159,7 @@ def _load_first_weights(model, settings):
     if s.checkpoint: reports.append(load_weights(model, project_path(s.checkpoint), match=s.checkpoint_match))
     elif s.model == 'GazeLSTM': load_imagenet(model)
     if s.encoder_weights: reports.append(load_encoder(model.encoder, project_path(s.encoder_weights)))
-    if s.model == 'EncoderHead': reports.append(encoder_line(model, tune_encoder(model.encoder, s.tune)))
+    if s.model == 'EncoderHead': reports.append(encoder_line(model))
     if rank_and_size()[0] == 0 and reports: print(*reports, sep='\n')
 
 # %% ../nbs/26_training.ipynb #train-step

@@ -171,7 +171,7 @@ def test_a_told_model_learns_from_what_only_the_table_knows(sample, tmp_path):
     table = scores(sample, out, side_table=told['side_table'], flip=True)
     assert np.corrcoef(table.score, table.label)[0, 1] > .9
     with pytest.raises(ValueError, match='give a side_table'): scores(sample, out)
-    with pytest.raises(ValueError, match='give a side_table'): trained(sample, tmp_path / 'untold', **told | dict(side_table=None))
+    with pytest.raises(ValueError, match='give the side_table'): trained(sample, tmp_path / 'untold', **told | dict(side_table=None))
 
 
 # encoders
@@ -321,7 +321,8 @@ def test_features_of_ones_own(sample, tmp_path):
     (dict(encoder='timm:resnet18'), 'is for model = EncoderHead'), (dict(model='GazeLSTM', side=['yaw']), 'is for model = EncoderHead'),
     (dict(model='EncoderHead', tune='last:0'), 'tune'), (dict(model='EncoderHead', window=6), 'odd'),
     (dict(model='EncoderHead', encoder='files'), 'needs features_dir'), (dict(model='EncoderHead', features_dir='f'), 'tune = none'),
-    (dict(freeze_epochs=1), 'is for model = EncoderHead')])
+    (dict(freeze_epochs=1), 'is for model = EncoderHead'), (dict(model='EncoderHead', side=['yaw']), 'give the side_table'),
+    (dict(model='EncoderHead', encoder='resnet18'), 'torchvision:resnet18'), (dict(model='EncoderHead', tune='last'), 'last:N')])
 def test_settings_that_do_not_fit_are_refused(given, words):
     with pytest.raises(ValueError, match=words): ModelSettings(**given)
 
@@ -427,7 +428,8 @@ def test_weights_that_no_training_leaves_are_refused(tmp_path):
 def test_what_is_refused_leaves_the_earlier_run_where_it_was(sample, tmp_path):
     out = trained(sample, tmp_path / 'run', epochs=1)
     before = sorted(file.name for file in (out / 'checkpoints').iterdir())
-    for given in (TINY | dict(side=['yaw']), dict(model='EncoderHead', encoder='files', features_dir=str(tmp_path))):
+    nowhere = TINY | dict(side=['yaw'], side_table=str(tmp_path / 'no.csv'))
+    for given in (nowhere, dict(model='EncoderHead', encoder='files', features_dir=str(tmp_path))):
         with pytest.raises((ValueError, FileNotFoundError)): trained(sample, out, resume=False, **given)
         assert sorted(file.name for file in (out / 'checkpoints').iterdir()) == before
 
