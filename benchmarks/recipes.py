@@ -2,9 +2,10 @@
 
     python benchmarks/recipes.py [--seconds 150] [--seeds 0 1 2] [--entries baseline drop ...] [--data data/hard] [--out outputs/recipes]
 
-Each training gets one core and `seconds` of training steps: its speed is measured first, then every k-th row is taken, so that its epochs
-fill the time; the backbone that knows gaze was pretrained for as long before. As many trainings as cores run side by side. Validation at
-stride 3 is not counted. Prints a table and writes results/recipes.json after each training (a second start goes on): mAP and AP of looking
+Each training gets one core and `seconds` of training steps: the speed of every entry is measured first, as many at once as there are
+cores, then every k-th row is taken, so that its epochs fill the time; the backbone that knows gaze was pretrained for as long before. As
+many trainings as cores run side by side: work of others on the machine prolongs them but takes no windows from them. Validation at stride 3
+is not counted. Prints a table and writes results/recipes.json after each training (a second start goes on): mAP and AP of looking
 with the mean over seeds and each, the interval by clip of the first seed, windows/s, parameters, disk. Figures on drawn heads say nothing
 about Ego4D. The entries with tiny encoders have random weights: they only show that the path works.
 """
@@ -102,9 +103,18 @@ def pretrain(data: Path, seconds: float, seed: int = 0):
     print(f'pretrained on {len(images):,} faces: {len(losses)} steps, mean loss of the last 50 {np.mean(losses[-50:]):.3f}', flush=True)
 
 
-def speed(given: dict) -> tuple[float, int]:
-    "Windows a second of a training, and its rows at stride 1."
-    settings = TrainSettings(**given | dict(train_stride=1))
+def training(name: str, seed: int, data: Path, out: Path, seconds: float) -> dict:
+    "The settings of one training."
+    recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
+    folder = str(figures_file(out, name, seed).parent)
+    given = dict(data_dir=str(data), out_dir=folder, num_workers=0, device='cpu', num_processes=1, seed=seed)
+    return recipe | given | dict(val_stride=3, val_every=recipe['epochs'], resume=False) | entries(data, seconds)[name]
+
+
+def speed(name: str, data: Path, out: Path, seconds: float):
+    "Windows a second of a training in one thread, and its rows at stride 1; they go to <out>/<name>/speed.json."
+    torch.set_num_threads(1)
+    settings = TrainSettings(**training(name, 0, data, out, seconds) | dict(train_stride=1))
     run = new_run(settings, torch.device('cpu'))
     windows = train_windows(settings, run.model)
     data = WindowData(windows, settings, [.136, .864], torch.device('cpu'))
@@ -113,20 +123,19 @@ def speed(given: dict) -> tuple[float, int]:
     for batch in data.load(data.batches(0)[:1000]):
         train_step(run, run.model, data, batch)
         if begin is None: begin = time.perf_counter()
-        elif time.perf_counter() - begin > 6: break
+        elif time.perf_counter() - begin > 10: break
         else: done += len(batch['label'])
-    return done / (time.perf_counter() - begin), len(windows)
+    file = figures_file(out, name, 0).parent.parent / 'speed.json'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(dict(windows_per_s=done / (time.perf_counter() - begin), rows=len(windows))))
 
 
 def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
     torch.set_num_threads(1)
     folder = figures_file(out, name, seed).parent
-    recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
-    given = recipe | dict(data_dir=str(data), out_dir=str(folder), num_workers=0, device='cpu', num_processes=1, seed=seed, val_stride=3,
-                          val_every=recipe['epochs'], resume=False) | entries(data, seconds)[name]
-    rate, rows = speed(given)
-    given['train_stride'] = max(1, round(rows * recipe['epochs'] / (rate * seconds)))
+    given, known = training(name, seed, data, out, seconds), json.loads((folder.parent / 'speed.json').read_text())
+    given['train_stride'] = max(1, round(known['rows'] * given['epochs'] / (known['windows_per_s'] * seconds)))
     train_process(given, quiet=True)
     model, size, _ = load_model(folder / 'checkpoints/best.pt')
     clips = stored_clips(data, data / 'faces', 'val')
@@ -136,6 +145,7 @@ def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     history = pd.read_csv(folder / 'history.csv')
     figures = dict(mAP=metrics['mAP'], AP_looking=metrics['AP_looking'], interval=interval.astype(float).tolist(),
                    seconds=float(history.seconds.sum()), windows=int((history.windows_per_s * history.seconds).sum()),
+                   windows_per_s=known['windows_per_s'],
                    stride=given['train_stride'], parameters=sum(p.numel() for p in model.parameters()),
                    megabytes=round((folder / 'checkpoints/best.pt').stat().st_size / 1e6, 1))
     (folder / 'figures.json').write_text(json.dumps(figures))
@@ -151,7 +161,7 @@ def table(out: Path, names: list, seeds: list) -> pd.DataFrame:
         of = pd.DataFrame(found)
         rows.append(dict(entry=name, seeds=len(found), mAP=round(of.mAP.mean(), 3), each=[round(v, 3) for v in of.mAP],
                          AP_looking=round(of.AP_looking.mean(), 3), interval_of_first=[round(v, 3) for v in found[0]['interval']],
-                         windows_per_s=round(of.windows.sum() / of.seconds.sum(), 1), windows=round(of.windows.mean()),
+                         windows_per_s=round(found[0]['windows_per_s'], 1), windows=round(of.windows.mean()),
                          seconds=round(of.seconds.mean()), million_parameters=round(found[0]['parameters'] / 1e6, 1),
                          megabytes=found[0]['megabytes']))
     return pd.DataFrame(rows)
@@ -166,6 +176,20 @@ def write(out, names, seeds, seconds):
     return found
 
 
+def side_by_side(work, todo: list, after=lambda: None):
+    "Calls `work` with each of `todo` in a process of its own, as many at once as there are cores; `after` is called when one has ended."
+    spawn, cores, running, todo = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0)), [], [*todo]
+    while todo or running:
+        while todo and len(running) < cores:
+            running.append((todo[0], spawn.Process(target=work, args=todo.pop(0))))
+            running[-1][1].start()
+        for given, process in [each for each in running if not each[1].is_alive()]:
+            running = [each for each in running if each[1] is not process]
+            if process.exitcode: print(*given[:-3], 'failed', flush=True)
+            after()
+        time.sleep(1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seconds', type=float, default=150)
@@ -177,19 +201,11 @@ def main():
     args.out = args.out / f'{args.seconds:g}s'
     ready(args.data)
     if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): pretrain(args.data, args.seconds)
-    spawn, cores = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0))
-    todo = [(name, seed) for seed in args.seeds for name in args.entries if not figures_file(args.out, name, seed).exists()]
-    running = []
-    while todo or running:
-        while todo and len(running) < cores:
-            name, seed = todo.pop(0)
-            running.append((name, seed, spawn.Process(target=one, args=(name, seed, args.data, args.out, args.seconds))))
-            running[-1][2].start()
-        for name, seed, process in [each for each in running if not each[2].is_alive()]:
-            running = [each for each in running if each[2] is not process]
-            if process.exitcode: print(f'{name}, seed {seed}, failed', flush=True)
-            print(write(args.out, args.entries, args.seeds, args.seconds).to_string(index=False), flush=True)
-        time.sleep(1)
+    rest = (args.data, args.out, args.seconds)
+    unknown = [name for name in args.entries if not (figures_file(args.out, name, 0).parent.parent / 'speed.json').exists()]
+    side_by_side(speed, [(name, *rest) for name in unknown])
+    todo = [(name, seed, *rest) for seed in args.seeds for name in args.entries if not figures_file(args.out, name, seed).exists()]
+    side_by_side(one, todo, lambda: print(write(args.out, args.entries, args.seeds, args.seconds).to_string(index=False), flush=True))
 
 
 if __name__ == '__main__': main()
