@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'PrepareSettings', 'ModelSettings', 'TrainSettings', 'EvaluateSettings',
-           'CompareSettings', 'EnsembleSettings', 'explanations']
+           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'explanations']
 
 # %% ../nbs/09_settings.ipynb #imports
 import difflib, inspect, re, sys
@@ -211,6 +211,21 @@ def _toy_note(settings):
             '(lam_nb train nbs/recipes/official.yaml ..., or papermill -f nbs/recipes/official.yaml)')
 
 # %% ../nbs/09_settings.ipynb #evaluate-settings
+def _odd_frames(value):
+    "The length of a median: odd, or 0."
+    if value and value % 2 == 0: raise ValueError('expected an odd number of frames, or 0 for none')
+    return value
+
+def _above_zero(value):
+    "A number above 0, or the path of a file that holds one."
+    if isinstance(value, str) or value > 0: return value
+    raise ValueError('expected a number above 0, or the path of a metrics.json')
+
+def _fraction(value):
+    "A number between 0 and 1, or the path of a file that holds one."
+    if isinstance(value, str) or 0 < value < 1: return value
+    raise ValueError('expected a number above 0 and below 1, or the path of a metrics.json')
+
 class EvaluateSettings(Settings):
     "Parameters of evaluate.ipynb."
     data_dir: str = 'data/sample'                           # root of the data: its split lists name the clips
@@ -230,26 +245,11 @@ class EvaluateSettings(Settings):
     num_processes: int = Field(0, ge=0)                     # 0: every GPU, or one process on the CPU
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'         # auto: every GPU, or the CPU; cuda: refused without
     precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'tf32'           # see the table in 03_devices
-    smoothing: int = Field(0, ge=0)                         # median over this odd number of frames; 0: none
+    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd_frames)] = 0  # median over this odd number of frames; 0: none
     flip: bool = False                                      # mean with the mirrored faces (train's is another)
-    temperature: float | str = 1.0                        # divides log-odds; or the metrics.json that fitted it
-    threshold: float | str = 0.5                        # of accuracy and confusion; or a metrics.json: its best
+    temperature: Annotated[float | str, AfterValidator(_above_zero)] = 1.0  # divides log-odds; or the metrics.json that fitted it
+    threshold: Annotated[float | str, AfterValidator(_fraction)] = 0.5  # of accuracy and confusion; or a metrics.json: its best
     resume: bool = True                                    # use the clips that an earlier run here has finished
-
-    @field_validator('smoothing')
-    @classmethod
-    def _odd(cls, value: int):
-        if value and value % 2 == 0: raise ValueError('expected an odd number of frames, or 0 for none')
-        return value
-
-    @field_validator('temperature', 'threshold')
-    @classmethod
-    def _in_range(cls, value, info):
-        top = {'temperature': float('inf'), 'threshold': 1}[info.field_name]
-        if isinstance(value, float) and not 0 < value < top:
-            limit = ' and below 1' if top == 1 else ''
-            raise ValueError(f'expected a number above 0{limit}, or the path of a metrics.json')
-        return value
 
 # %% ../nbs/09_settings.ipynb #compare-settings
 class CompareSettings(Settings):
@@ -284,9 +284,64 @@ class EnsembleSettings(Settings):
             raise ValueError('expected an odd number of frames, 0 for none, or auto')
         return value
 
+# %% ../nbs/09_settings.ipynb #video-settings
+def _box_fit(value):
+    "The four numbers, or the path of a file that holds them."
+    if value is None or len(value) == 1 and isinstance(value[0], str): return value
+    try: numbers = [float(v) for v in value]
+    except ValueError: numbers = []
+    if len(numbers) == 4 and .2 < min(numbers[:2]) and max(numbers) < 5 and min(numbers) > -2: return numbers
+    raise ValueError('expected width,height,right,down, such as 1.1,1.2,0,-0.05, or the path of a box_fit.json')
+
+class VideoSettings(Settings):
+    "Parameters of video.ipynb."
+    video: str = 'data/sample'                              # a file, or a folder: each video in it; see 44
+    out_dir: str = 'outputs/video'                          # the run's folder; of several videos one in it each
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'   # weights of any origin
+    model: Annotated[str | None, AfterValidator(_known_model)] = None  # None: the checkpoint's; yours is named
+    encoder: str | None = None                              # of your own, in a checkpoint of EncoderHead
+    start: float = Field(0, ge=0)                           # seconds of the video where to begin
+    end: float | None = Field(None, gt=0)                   # where to end; None: with the video
+    # which faces
+    detector: str | None = None                             # YuNet's ONNX file; None: that of the extra detector
+    boxes: str | None = None                                # your own boxes instead: a CSV file, see 42
+    every: int = Field(3, ge=1, le=30)                      # positions (30 a second) between detections
+    detect_size: int = Field(640, ge=64, le=4096)           # longer side of a frame at the detector, pixels
+    confidence: float = Field(0.7, ge=0.3, le=1)            # of a detection that begins a track
+    min_face: int = Field(24, ge=8)                         # side of a face, pixels of the video
+    max_faces: int = Field(0, ge=0)                         # the largest of each frame; 0: all
+    max_gap: float = Field(0.5, ge=0, le=10)                # seconds that a track may be lost
+    min_track: float = Field(0.3, ge=0)                     # seconds that a track lasts at least
+    box_fit: Annotated[list[float | str] | None, AfterValidator(_box_fit)] = None  # width,height,right,down, or a box_fit.json; see 42
+    image_size: int = Field(224, ge=16, le=1024)            # side of the stored faces, pixels
+    # scores
+    batch_size: int = Field(256, ge=1)                      # faces at a time on a GPU
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'         # auto: a GPU, or the CPU; cuda: refused without
+    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'auto'      # see the table in 03_devices
+    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd_frames)] = 7  # median over this odd number of frames; 0: none
+    flip: bool = False                                      # mean with the mirrored faces
+    temperature: Annotated[float | str, AfterValidator(_above_zero)] = 1.0  # divides log-odds; or the metrics.json that fitted it
+    threshold: Annotated[float | str, AfterValidator(_fraction)] = 0.5  # of looking; or a metrics.json: its best
+    # what is shown
+    overlay: Literal['scores', 'boxes', 'none'] = 'scores'  # the video with boxes and scores, or boxes only
+    blur: Literal['none', 'others', 'all'] = 'none'         # faces made unrecognisable in the overlay
+    keep_tracks: list[str] = []                             # blur = others: all faces but those of these tracks
+    resume: bool = True                                     # use what an earlier run here has finished
+
+    @model_validator(mode='after')
+    def _fits(self):
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f'end = {self.end:g} is not after start = {self.start:g}')
+        if self.blur == 'others' and not self.keep_tracks:
+            raise ValueError('blur = others needs keep_tracks: the tracks whose faces stay, such as '
+                             'keep_tracks=1,3; the sheet of faces shows who is who')
+        if self.keep_tracks and self.blur != 'others':
+            raise ValueError(f'keep_tracks is for blur = others, and blur is {self.blur}')
+        return self
+
 # %% ../nbs/09_settings.ipynb #explanations
 RUNS = dict(prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
-            ensemble=EnsembleSettings)
+            ensemble=EnsembleSettings, video=VideoSettings)
 
 def explanations(
     cls: type[Settings], # a class that is defined in a file

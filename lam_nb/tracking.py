@@ -73,8 +73,8 @@ def detect_faces(
     end: float | None = None, # where to end; None: with the video
     progress: Progress | None = None, # counts positions
 ) -> pd.DataFrame: # frame (position), x1, y1, x2, y2 (pixels of the upright frame), confidence
-    """The faces in a video. `attrs`: `cuts` (first positions of shots), `first` and `stop` (positions that were
-    looked at: stop is exclusive), `width`, `height` (of the upright frame), `every`."""
+    """The faces in a video. `attrs`: `cuts` (first positions of shots), `first` and `stop` (what was looked at,
+    stop is exclusive), `width`, `height` (of the upright frame), `every`."""
     first, last = round(start * 30), np.inf if end is None else round(end * 30)
     rows, cuts, before, due, stop, shape = [], [], None, first, first, (0, 0)
     for frame, begin, stop in _shown(video, first, 'video'):
@@ -87,9 +87,10 @@ def detect_faces(
             due = at + every
         before, shape = small, shape if any(shape) else _upright(frame)
         if progress: progress.update(stop - begin)
-    table = pd.DataFrame(np.concatenate(rows or [np.zeros((0, 6))]), columns=['frame', *_BOX, 'confidence'])
-    table = table.astype({'frame': int})
-    table.attrs = dict(cuts=cuts, first=first, stop=max(stop, first), every=every, width=shape[0], height=shape[1])
+    rows = np.concatenate(rows or [np.zeros((0, 6))])
+    table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
+    table.attrs = dict(cuts=cuts, first=first, stop=max(stop, first), every=every)
+    table.attrs |= dict(width=shape[0], height=shape[1])
     return table
 
 def _upright(frame):
@@ -107,7 +108,7 @@ def _detected(detector, frame, size, position):
 # %% ../nbs/42_tracking.ipynb #overlap
 def overlap(
     a: np.ndarray, # (K, 4) x1, y1, x2, y2
-    b: np.ndarray, # (N, 4)
+    b: np.ndarray, # (N, 4) likewise
 ) -> np.ndarray: # (K, N) 0 to 1
     "Intersection over union of every pair of boxes."
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -218,6 +219,19 @@ def _faces_table(rows, name):
     kinds = {'frame': 'int64', 'label': 'int8', **dict.fromkeys([*_BOX, 'confidence'], float)}
     return table.iloc[order].reset_index(drop=True).astype(kinds)
 
+# %% ../nbs/42_tracking.ipynb #gaps-filled
+def _gaps_filled(own, max_gap):
+    "One track with its short gaps filled."
+    own = own.sort_values('frame')
+    pieces = np.split(np.arange(len(own)), np.flatnonzero(np.diff(own.frame) > max_gap * 30) + 1)
+    parts = []
+    for piece in (own.iloc[p] for p in pieces):
+        frames = piece.frame.to_numpy()
+        full, boxes = _filled(frames, piece[_BOX].to_numpy(), frames[-1], smooth=1)
+        part = pd.DataFrame(boxes, columns=_BOX).assign(frame=full, track_id=own.track_id.iloc[0])
+        parts.append(part.assign(confidence=np.where(np.isin(full, frames), 1., np.nan)))
+    return pd.concat(parts)
+
 # %% ../nbs/42_tracking.ipynb #read-boxes
 def read_boxes(
     path: str | Path, # the CSV file
@@ -226,9 +240,11 @@ def read_boxes(
 ) -> pd.DataFrame: # as `track_faces` gives it, confidence 1 for the rows given
     "A user's own boxes; ValueError says what does not fit."
     try: rows = pd.read_csv(path, dtype={'track_id': str}, comment='#')
-    except (OSError, ValueError, pd.errors.ParserError) as e: raise ValueError(f'{path} cannot be read: {e}') from None
+    except (OSError, ValueError) as e: raise ValueError(f'{path} cannot be read: {e}') from None
     rows.columns = [str(c).strip() for c in rows.columns]
-    if 'frame' not in rows and 'seconds' in rows: rows['frame'] = (_numbers_of(rows, 'seconds', path) * 30).round()
+    if 'frame' not in rows and 'seconds' in rows:
+        rows['frame'] = (_numbers_of(rows, 'seconds', path) * 30).round()
+    if 'track_id' not in rows: raise ValueError(f'{path} has no column track_id')
     for column in ('frame', *_BOX): rows[column] = _numbers_of(rows, column, path)
     _check_boxes(rows, path)
     parts = [_gaps_filled(own, max_gap) for _, own in rows.astype({'frame': int}).groupby('track_id')]
@@ -244,12 +260,11 @@ def _numbers_of(rows, column, path):
     values = pd.to_numeric(rows[column], errors='coerce').astype(float)
     bad = ~np.isfinite(values) | (values.abs() > 1e6)
     if not bad.any(): return values
-    raise ValueError(f'{path}, row {bad.idxmax() + 1}: {column} is {str(rows[column][bad.idxmax()])[:40]!r}, '
-                     'expected a number')
+    got = str(rows[column][bad.idxmax()])[:40]
+    raise ValueError(f'{path}, row {bad.idxmax() + 1}: {column} is {got!r}, expected a number')
 
 def _check_boxes(rows, path):
     "ValueError for boxes that cannot be used."
-    if 'track_id' not in rows: raise ValueError(f'{path} has no column track_id')
     for track in rows.track_id.unique(): check_id(track, 'track_id')
     faults = {'frame is no whole number from 0': (rows.frame < 0) | (rows.frame % 1 != 0),
               'the box has no width or height': (rows.x2 <= rows.x1) | (rows.y2 <= rows.y1),
@@ -257,18 +272,6 @@ def _check_boxes(rows, path):
     for what, bad in faults.items():
         if bad.any(): raise ValueError(f'{path}, row {bad.idxmax() + 1}: {what}: '
                                        f'{rows.loc[bad.idxmax(), ["track_id", "frame", *_BOX]].to_dict()}')
-
-def _gaps_filled(own, max_gap):
-    "One track with its short gaps filled."
-    own = own.sort_values('frame')
-    pieces = np.split(np.arange(len(own)), np.flatnonzero(np.diff(own.frame) > max_gap * 30) + 1)
-    parts = []
-    for piece in (own.iloc[p] for p in pieces):
-        frames = piece.frame.to_numpy()
-        full, boxes = _filled(frames, piece[_BOX].to_numpy(), frames[-1], smooth=1)
-        part = pd.DataFrame(boxes, columns=_BOX).assign(frame=full, track_id=own.track_id.iloc[0])
-        parts.append(part.assign(confidence=np.where(np.isin(full, frames), 1., np.nan)))
-    return pd.concat(parts)
 
 # %% ../nbs/42_tracking.ipynb #fitted
 DEFAULT_FIT = dict(width=1.1, height=1.2, right=0., down=-.05) # of the sample data; for others it is a guess
