@@ -226,30 +226,35 @@ def _fraction(value):
     if isinstance(value, str) or 0 < value < 1: return value
     raise ValueError('expected a number above 0 and below 1, or the path of a metrics.json')
 
+_Median = Annotated[int, Field(ge=0), AfterValidator(_odd_frames)]
+_AboveZero = Annotated[float | str, AfterValidator(_above_zero)]
+_Fraction = Annotated[float | str, AfterValidator(_fraction)]
+_Model = Annotated[str | None, AfterValidator(_known_model)]
+
 class EvaluateSettings(Settings):
     "Parameters of evaluate.ipynb."
-    data_dir: str = 'data/sample'                           # root of the data: its split lists name the clips
-    faces_dir: str | None = None                            # face store; None: <data_dir>/faces
-    encoder: str | None = None                              # of your own, in a checkpoint of EncoderHead
-    side_table: str | None = None                           # numbers per face, where the model wants some
-    features_dir: str | None = None                         # where features are kept; None: computed
-    out_dir: str = 'outputs/evaluate'                       # the run's folder
-    checkpoint: str = 'outputs/train/checkpoints/best.pt'   # weights of any origin
-    checkpoints: list[str] = []                             # an ensemble of these, instead of `checkpoint`
-    model: Annotated[str | None, AfterValidator(_known_model)] = None  # None: the checkpoint's; yours is named
+    data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
+    faces_dir: str | None = None                        # face store; None: <data_dir>/faces
+    encoder: str | None = None                          # of your own, in a checkpoint of EncoderHead
+    side_table: str | None = None                       # numbers per face, where the model wants some
+    features_dir: str | None = None                     # where features are kept; None: computed
+    out_dir: str = 'outputs/evaluate'                   # the run's folder
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'  # weights of any origin
+    checkpoints: list[str] = []                         # an ensemble of these, instead of `checkpoint`
+    model: _Model = None                                # None: the checkpoint's; yours is named
     ensemble: Literal['probabilities', 'logits'] = 'probabilities'  # what is averaged over an ensemble
-    split: Literal['train', 'val', 'test'] = 'val'          # test: the challenge's crops
-    stride: int = Field(1, ge=1)                            # every how many rows of a track
-    batch_size: int = Field(256, ge=1)                      # faces at a time on a GPU
-    num_workers: int = Field(0, ge=0)                       # threads that read faces for a GPU; 0: one per core
-    num_processes: int = Field(0, ge=0)                     # 0: every GPU, or one process on the CPU
-    device: Literal['auto', 'cuda', 'cpu'] = 'auto'         # auto: every GPU, or the CPU; cuda: refused without
-    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'tf32'           # see the table in 03_devices
-    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd_frames)] = 0  # median over this odd number of frames; 0: none
-    flip: bool = False                                      # mean with the mirrored faces (train's is another)
-    temperature: Annotated[float | str, AfterValidator(_above_zero)] = 1.0  # divides log-odds; or the metrics.json that fitted it
-    threshold: Annotated[float | str, AfterValidator(_fraction)] = 0.5  # of accuracy and confusion; or a metrics.json: its best
-    resume: bool = True                                    # use the clips that an earlier run here has finished
+    split: Literal['train', 'val', 'test'] = 'val'      # test: the challenge's crops
+    stride: int = Field(1, ge=1)                        # every how many rows of a track
+    batch_size: int = Field(256, ge=1)                  # faces at a time on a GPU
+    num_workers: int = Field(0, ge=0)                   # threads that read faces for a GPU; 0: one per core
+    num_processes: int = Field(0, ge=0)                 # 0: every GPU, or one process on the CPU
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # auto: every GPU, or the CPU; cuda: refused without
+    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'tf32'  # see the table in 03_devices
+    smoothing: _Median = 0                              # median over this odd number of frames; 0: none
+    flip: bool = False                                  # mean with the mirrored faces (train's is another)
+    temperature: _AboveZero = 1.0                       # divides log-odds; or the metrics.json that fitted it
+    threshold: _Fraction = 0.5                          # of accuracy and confusion; or a metrics.json: its best
+    resume: bool = True                                 # use the clips that an earlier run here has finished
 
 # %% ../nbs/09_settings.ipynb #compare-settings
 class CompareSettings(Settings):
@@ -291,42 +296,45 @@ def _box_fit(value):
     try: numbers = [float(v) for v in value]
     except ValueError: numbers = []
     if len(numbers) == 4 and .2 < min(numbers[:2]) and max(numbers) < 5 and min(numbers) > -2: return numbers
-    raise ValueError('expected width,height,right,down, such as 1.1,1.2,0,-0.05, or the path of a box_fit.json')
+    raise ValueError('expected width,height,right,down, such as 1.1,1.2,0,-0.05, or the path of a '
+                     'box_fit.json')
+
+_BoxFit = Annotated[list[float | str] | None, AfterValidator(_box_fit)]
 
 class VideoSettings(Settings):
     "Parameters of video.ipynb."
-    video: str = 'data/sample'                              # a file, or a folder: each video in it; see 44
-    out_dir: str = 'outputs/video'                          # the run's folder; of several videos one in it each
-    checkpoint: str = 'outputs/train/checkpoints/best.pt'   # weights of any origin
-    model: Annotated[str | None, AfterValidator(_known_model)] = None  # None: the checkpoint's; yours is named
-    encoder: str | None = None                              # of your own, in a checkpoint of EncoderHead
-    start: float = Field(0, ge=0)                           # seconds of the video where to begin
-    end: float | None = Field(None, gt=0)                   # where to end; None: with the video
+    video: str = 'data/sample'                          # a file, or a folder: each video in it; see 44
+    out_dir: str = 'outputs/video'                      # the run's folder; of several videos one in it each
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'  # weights of any origin
+    model: _Model = None                                # None: the checkpoint's; yours is named
+    encoder: str | None = None                          # of your own, in a checkpoint of EncoderHead
+    start: float = Field(0, ge=0)                       # seconds of the video where to begin
+    end: float | None = Field(None, gt=0)               # where to end; None: with the video
     # which faces
-    detector: str | None = None                             # YuNet's ONNX file; None: that of the extra detector
-    boxes: str | None = None                                # your own boxes instead: a CSV file, see 42
-    every: int = Field(3, ge=1, le=30)                      # positions (30 a second) between detections
-    detect_size: int = Field(640, ge=64, le=4096)           # longer side of a frame at the detector, pixels
-    confidence: float = Field(0.7, ge=0.3, le=1)            # of a detection that begins a track
-    min_face: int = Field(24, ge=8)                         # side of a face, pixels of the video
-    max_faces: int = Field(0, ge=0)                         # the largest of each frame; 0: all
-    max_gap: float = Field(0.5, ge=0, le=10)                # seconds that a track may be lost
-    min_track: float = Field(0.3, ge=0)                     # seconds that a track lasts at least
-    box_fit: Annotated[list[float | str] | None, AfterValidator(_box_fit)] = None  # width,height,right,down, or a box_fit.json; see 42
-    image_size: int = Field(224, ge=16, le=1024)            # side of the stored faces, pixels
+    detector: str | None = None                         # YuNet's ONNX file; None: that of the extra detector
+    boxes: str | None = None                            # your own boxes instead: a CSV file, see 42
+    every: int = Field(3, ge=1, le=30)                  # positions (30 a second) between detections
+    detect_size: int = Field(640, ge=64, le=4096)       # longer side of a frame at the detector, pixels
+    confidence: float = Field(0.7, ge=0.3, le=1)        # of a detection that begins a track
+    min_face: int = Field(24, ge=8)                     # side of a face, pixels of the video
+    max_faces: int = Field(0, ge=0)                     # the largest of each frame; 0: all
+    max_gap: float = Field(0.5, ge=0, le=10)            # seconds that a track may be lost
+    min_track: float = Field(0.3, ge=0)                 # seconds that a track lasts at least
+    box_fit: _BoxFit = None                             # width,height,right,down, or a box_fit.json; see 42
+    image_size: int = Field(224, ge=16, le=1024)        # side of the stored faces, pixels
     # scores
-    batch_size: int = Field(256, ge=1)                      # faces at a time on a GPU
-    device: Literal['auto', 'cuda', 'cpu'] = 'auto'         # auto: a GPU, or the CPU; cuda: refused without
-    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'auto'      # see the table in 03_devices
-    smoothing: Annotated[int, Field(ge=0), AfterValidator(_odd_frames)] = 7  # median over this odd number of frames; 0: none
-    flip: bool = False                                      # mean with the mirrored faces
-    temperature: Annotated[float | str, AfterValidator(_above_zero)] = 1.0  # divides log-odds; or the metrics.json that fitted it
-    threshold: Annotated[float | str, AfterValidator(_fraction)] = 0.5  # of looking; or a metrics.json: its best
+    batch_size: int = Field(256, ge=1)                  # faces at a time on a GPU
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # auto: a GPU, or the CPU; cuda: refused without
+    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'auto'  # see the table in 03_devices
+    smoothing: _Median = 7                              # median over this odd number of frames; 0: none
+    flip: bool = False                                  # mean with the mirrored faces
+    temperature: _AboveZero = 1.0                       # divides log-odds; or the metrics.json that fitted it
+    threshold: _Fraction = 0.5                          # of looking; or a metrics.json: its best
     # what is shown
     overlay: Literal['scores', 'boxes', 'none'] = 'scores'  # the video with boxes and scores, or boxes only
-    blur: Literal['none', 'others', 'all'] = 'none'         # faces made unrecognisable in the overlay
-    keep_tracks: list[str] = []                             # blur = others: all faces but those of these tracks
-    resume: bool = True                                     # use what an earlier run here has finished
+    blur: Literal['none', 'others', 'all'] = 'none'     # faces made unrecognisable in the overlay
+    keep_tracks: list[str] = []                         # blur = others: all faces but those of these tracks
+    resume: bool = True                                 # use what an earlier run here has finished
 
     @model_validator(mode='after')
     def _fits(self):
