@@ -1,13 +1,16 @@
 """What each part of the recipes brings on the hard sample: every entry trained with several seeds for the same time.
 
-    python benchmarks/recipes.py [--seconds 150] [--seeds 0 1 2] [--entries baseline drop ...] [--data data/hard] [--out outputs/recipes]
+    python benchmarks/recipes.py [--seconds 500] [--seeds 0 1 2] [--entries baseline drop ...] [--data data/hard] [--out outputs/recipes]
 
 Each training gets one core and `seconds` of training steps: the speed of every entry is measured first, as many at once as there are
 cores, then every k-th row is taken, so that its epochs fill the time; the backbone that knows gaze was pretrained for as long before. As
 many trainings as cores run side by side: work of others on the machine prolongs them but takes no windows from them. Validation at stride 3
-is not counted. Prints a table and writes results/recipes.json after each training (a second start goes on): mAP and AP of looking
-with the mean over seeds and each, the interval by clip of the first seed, windows/s, parameters, disk. Figures on drawn heads say nothing
-about Ego4D. The entries with tiny encoders have random weights: they only show that the path works.
+is not counted. 500 seconds of one core are about the windows that the sample's recipe sees in its six minutes on two.
+
+Each training is a line of results/recipes.json, written when it ends: a second start, also on another day, goes on with what is not there
+for these seconds. The table: mAP and AP of looking with the mean over seeds and each, the interval by clip of the first seed, windows/s,
+parameters, disk. Figures on drawn heads say nothing about Ego4D. The entries with tiny encoders have random weights and one seed: they only
+show that the path works.
 """
 import argparse
 import json
@@ -29,7 +32,7 @@ from lam_nb.inference import predict
 from lam_nb.launching import train_process, train_windows
 from lam_nb.models import FaceBackbone, normalise
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
-from lam_nb.runs import read_recipe
+from lam_nb.runs import read_recipe, write_json
 from lam_nb.sample import make_sample
 from lam_nb.scoring import load_model
 from lam_nb.settings import TrainSettings
@@ -40,6 +43,8 @@ from measure import RESULTS, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = dict(model='EncoderHead')
+SMOKE = 'tiny encoder, frozen (random)', 'tiny encoder, tuned (random)'
+PRETRAINED = 3                                                   # steps of pretraining for each second of the budget: what a core does
 GAZE = ['yaw', 'pitch', 'gaze_yaw', 'gaze_pitch']                 # degrees: what the encoder is pretrained to say
 
 
@@ -55,16 +60,14 @@ def entries(data: Path, seconds: float = 0) -> dict:
         'true pose told': HEAD | dict(side=['yaw', 'pitch', 'roll'], side_table=truth),
         'landmarks told': HEAD | dict(side=[*LANDMARKS, 'landmark_score'], side_table=points),
         'pretrained on gaze': HEAD | dict(encoder_weights=str(data / f'gaze-{seconds:g}s.pth')),
-        'pretrained, at a third of the rate': HEAD | dict(encoder_weights=str(data / f'gaze-{seconds:g}s.pth'), encoder_lr_ratio=.3),
         'transformer': HEAD | dict(head='transformer', lr=3e-4),
-        'window 15': HEAD | dict(window=15),
         'one face': HEAD | dict(window=1, head='centre'),
-        'tiny encoder, frozen (random)': HEAD | dict(encoder='timm:test_resnet', tune='none'),
-        'tiny encoder, tuned (random)': HEAD | dict(encoder='timm:test_resnet', encoder_lr_ratio=1)}
+        SMOKE[0]: HEAD | dict(encoder='timm:test_resnet', tune='none'),
+        SMOKE[1]: HEAD | dict(encoder='timm:test_resnet', encoder_lr_ratio=1)}
 
 
-def figures_file(out: Path, name: str, seed: int) -> Path:
-    return out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}' / 'figures.json'
+def folder_of(out: Path, name: str, seed: int) -> Path:
+    return out / name.replace(' ', '-').replace(',', '') / f'seed-{seed}'
 
 
 def ready(data: Path):
@@ -77,7 +80,7 @@ def ready(data: Path):
 
 
 def pretrain(data: Path, seconds: float, seed: int = 0):
-    "Regresses true gaze and pose of the training faces, for so long; the backbone's weights go to gaze.pth."
+    "Regresses true gaze and pose of the training faces, for about so long; the backbone's weights go to gaze-<seconds>s.pth."
     torch.manual_seed(seed)
     side, images, truth = read_side_table(data / 'sample_truth.csv', GAZE), [], []
     for uid in stored_clips(data, data / 'faces', 'train'):
@@ -89,9 +92,9 @@ def pretrain(data: Path, seconds: float, seed: int = 0):
     images, truth = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(truth)).float() / 20
     backbone, head = FaceBackbone(), torch.nn.Linear(256, len(GAZE))
     optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 1e-3)
-    begin, losses, rng = time.perf_counter(), [], np.random.default_rng(seed)
-    while (done := (time.perf_counter() - begin) / seconds) < 1:
-        for group in optimizer.param_groups: group['lr'] = 1e-3 * (1 - done)
+    losses, rng, steps = [], np.random.default_rng(seed), round(PRETRAINED * seconds)
+    for step in range(steps):
+        for group in optimizer.param_groups: group['lr'] = 1e-3 * (1 - step / steps)
         some = torch.from_numpy(rng.integers(len(images), size=64))
         with torch.autocast('cpu', torch.bfloat16): said = head(backbone(normalise(images[some])))
         loss = F.smooth_l1_loss(said.float(), truth[some])
@@ -106,15 +109,14 @@ def pretrain(data: Path, seconds: float, seed: int = 0):
 def training(name: str, seed: int, data: Path, out: Path, seconds: float) -> dict:
     "The settings of one training."
     recipe = read_recipe([str(ROOT / 'nbs/recipes/sample.yaml')])
-    folder = str(figures_file(out, name, seed).parent)
-    given = dict(data_dir=str(data), out_dir=folder, num_workers=0, device='cpu', num_processes=1, seed=seed)
+    given = dict(data_dir=str(data), out_dir=str(folder_of(out, name, seed)), num_workers=0, device='cpu', num_processes=1, seed=seed)
     return recipe | given | dict(val_stride=3, val_every=recipe['epochs'], resume=False) | entries(data, seconds)[name]
 
 
-def speed(name: str, data: Path, out: Path, seconds: float):
+def speed(name: str, seed: int, data: Path, out: Path, seconds: float):
     "Windows a second of a training in one thread, and its rows at stride 1; they go to <out>/<name>/speed.json."
     torch.set_num_threads(1)
-    settings = TrainSettings(**training(name, 0, data, out, seconds) | dict(train_stride=1))
+    settings = TrainSettings(**training(name, seed, data, out, seconds) | dict(train_stride=1))
     run = new_run(settings, torch.device('cpu'))
     windows = train_windows(settings, run.model)
     data = WindowData(windows, settings, [.136, .864], torch.device('cpu'))
@@ -125,58 +127,59 @@ def speed(name: str, data: Path, out: Path, seconds: float):
         if begin is None: begin = time.perf_counter()
         elif time.perf_counter() - begin > 10: break
         else: done += len(batch['label'])
-    file = figures_file(out, name, 0).parent.parent / 'speed.json'
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(dict(windows_per_s=done / (time.perf_counter() - begin), rows=len(windows))))
+    write_json(folder_of(out, name, seed).parent / 'speed.json', dict(rate=done / (time.perf_counter() - begin), rows=len(windows)))
 
 
 def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
     torch.set_num_threads(1)
-    folder = figures_file(out, name, seed).parent
-    given, known = training(name, seed, data, out, seconds), json.loads((folder.parent / 'speed.json').read_text())
-    given['train_stride'] = max(1, round(known['rows'] * given['epochs'] / (known['windows_per_s'] * seconds)))
-    train_process(given, quiet=True)
+    folder, recipe = folder_of(out, name, seed), training(name, seed, data, out, seconds)
+    known = json.loads((folder.parent / 'speed.json').read_text())
+    stride = max(1, round(known['rows'] * recipe['epochs'] / (known['rate'] * seconds)))
+    train_process(recipe | dict(train_stride=stride), quiet=True)
     model, size, _ = load_model(folder / 'checkpoints/best.pt')
     clips = stored_clips(data, data / 'faces', 'val')
-    side = wanted_side(getattr(model, 'numbers', ()), given.get('side_table'))
+    side = wanted_side(getattr(model, 'numbers', ()), recipe.get('side_table'))
     table = predict(model, data / 'faces', clips, 3, size=size, side=side)
     metrics, interval = lam_metrics(table), intervals_by_clip(table).loc['mAP', ['low', 'high']]
     history = pd.read_csv(folder / 'history.csv')
-    figures = dict(mAP=metrics['mAP'], AP_looking=metrics['AP_looking'], interval=interval.astype(float).tolist(),
-                   seconds=float(history.seconds.sum()), windows=int((history.windows_per_s * history.seconds).sum()),
-                   windows_per_s=known['windows_per_s'],
-                   stride=given['train_stride'], parameters=sum(p.numel() for p in model.parameters()),
-                   megabytes=round((folder / 'checkpoints/best.pt').stat().st_size / 1e6, 1))
-    (folder / 'figures.json').write_text(json.dumps(figures))
+    write_json(folder / 'figures.json', dict(
+        entry=name, seed=seed, budget=seconds, mAP=metrics['mAP'], AP_looking=metrics['AP_looking'],
+        interval=interval.astype(float).tolist(), windows=int((history.windows_per_s * history.seconds).sum()),
+        windows_per_s=round(known['rate'], 1), stride=stride, parameters=sum(p.numel() for p in model.parameters()),
+        megabytes=round((folder / 'checkpoints/best.pt').stat().st_size / 1e6, 1)))
 
 
-def table(out: Path, names: list, seeds: list) -> pd.DataFrame:
+def known_trainings() -> list[dict]:
+    "What earlier starts have left."
+    file = RESULTS / 'recipes.json'
+    return json.loads(file.read_text())['trainings'] if file.exists() else []
+
+
+def table(trainings: list[dict], seconds: float) -> pd.DataFrame:
     "A row an entry, over the seeds that are done."
-    rows = []
-    for name in names:
-        files = [figures_file(out, name, seed) for seed in seeds]
-        found = [json.loads(file.read_text()) for file in files if file.exists()]
-        if not found: continue
-        of = pd.DataFrame(found)
-        rows.append(dict(entry=name, seeds=len(found), mAP=round(of.mAP.mean(), 3), each=[round(v, 3) for v in of.mAP],
-                         AP_looking=round(of.AP_looking.mean(), 3), interval_of_first=[round(v, 3) for v in found[0]['interval']],
-                         windows_per_s=round(found[0]['windows_per_s'], 1), windows=round(of.windows.mean()),
-                         seconds=round(of.seconds.mean()), million_parameters=round(found[0]['parameters'] / 1e6, 1),
-                         megabytes=found[0]['megabytes']))
+    rows, found = [], pd.DataFrame([t for t in trainings if t['budget'] == seconds])
+    for name in [name for name in entries(Path()) if len(found) and name in {*found.entry}]:
+        of = found[found.entry == name].sort_values('seed')
+        first = of.iloc[0]
+        rows.append(dict(entry=name, seeds=len(of), mAP=round(of.mAP.mean(), 3), each=of.mAP.round(3).tolist(),
+                         AP_looking=round(of.AP_looking.mean(), 3), interval_of_first=np.round(first.interval, 3).tolist(),
+                         windows=round(of.windows.mean()), windows_per_s=round(of.windows_per_s.mean(), 1),
+                         million_parameters=round(first.parameters / 1e6, 1), megabytes=first.megabytes))
     return pd.DataFrame(rows)
 
 
-def write(out, names, seeds, seconds):
-    found = table(out, names, seeds)
-    result = dict(command=f'python benchmarks/recipes.py --seconds {seconds:g} --seeds {" ".join(map(str, seeds))}', machine=machine(),
-                  sample='hard', rows=found.to_dict('records'))
-    text = json.dumps(result, indent=1)
-    (RESULTS / 'recipes.json').write_text(text + '\n')
-    return found
+def write(folder: Path, seconds: float):
+    "Adds a training to the results, and shows the table."
+    if not (folder / 'figures.json').exists(): return
+    done = known_trainings() + [json.loads((folder / 'figures.json').read_text()) | dict(machine=machine())]
+    found = table(done, seconds)
+    print(found.to_string(index=False), flush=True)
+    write_json(RESULTS / 'recipes.json', dict(command='python benchmarks/recipes.py', sample='hard', seconds=seconds,
+                                              rows=found.to_dict('records'), trainings=done))
 
 
-def side_by_side(work, todo: list, after=lambda: None):
+def side_by_side(work, todo: list, after=lambda given: None):
     "Calls `work` with each of `todo` in a process of its own, as many at once as there are cores; `after` is called when one has ended."
     spawn, cores, running, todo = multiprocessing.get_context('spawn'), len(os.sched_getaffinity(0)), [], [*todo]
     while todo or running:
@@ -185,14 +188,14 @@ def side_by_side(work, todo: list, after=lambda: None):
             running[-1][1].start()
         for given, process in [each for each in running if not each[1].is_alive()]:
             running = [each for each in running if each[1] is not process]
-            if process.exitcode: print(*given[:-3], 'failed', flush=True)
-            after()
+            if process.exitcode: print(*given[:2], 'failed', flush=True)
+            after(given)
         time.sleep(1)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--seconds', type=float, default=150)
+    parser.add_argument('--seconds', type=float, default=500)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--data', type=Path, default=ROOT / 'data/hard')
     parser.add_argument('--out', type=Path, default=ROOT / 'outputs/recipes')
@@ -202,10 +205,12 @@ def main():
     ready(args.data)
     if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): pretrain(args.data, args.seconds)
     rest = (args.data, args.out, args.seconds)
-    unknown = [name for name in args.entries if not (figures_file(args.out, name, 0).parent.parent / 'speed.json').exists()]
-    side_by_side(speed, [(name, *rest) for name in unknown])
-    todo = [(name, seed, *rest) for seed in args.seeds for name in args.entries if not figures_file(args.out, name, seed).exists()]
-    side_by_side(one, todo, lambda: print(write(args.out, args.entries, args.seeds, args.seconds).to_string(index=False), flush=True))
+    done = {(t['entry'], t['seed']) for t in known_trainings() if t['budget'] == args.seconds}
+    wanted = [(name, seed) for seed in args.seeds for name in args.entries if seed == args.seeds[0] or name not in SMOKE]
+    todo = [(name, seed, *rest) for name, seed in wanted if (name, seed) not in done]
+    names = [name for name in args.entries if name in {name for name, *_ in todo}]
+    side_by_side(speed, [(name, 0, *rest) for name in names if not (folder_of(args.out, name, 0).parent / 'speed.json').exists()])
+    side_by_side(one, todo, lambda given: write(folder_of(args.out, *given[:2]), args.seconds))
 
 
 if __name__ == '__main__': main()

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EGO4D', 'left_out_clips', 'left_out_note', 'outdated_clips', 'shared_clips', 'warn_of_shared', 'stored_clips',
-           'motion_pairs', 'alignment', 'ego4d_table', 'gap_lengths', 'load_segments', 'label_audit',
-           'write_official_files']
+           'motion_pairs', 'alignment', 'ego4d_table', 'gap_lengths', 'load_segments', 'label_audit', 'read_box_fit',
+           'check_box_fit', 'write_official_files']
 
 # %% ../nbs/18_data_checks.ipynb #imports
-import warnings
+import json, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -294,6 +294,28 @@ def _rows_in(faces, segments):
         rows = rows[(frame[rows] >= start) & (frame[rows] <= end)]
         inside[rows], holds_face[i] = True, len(rows) > 0
     return inside, holds_face
+
+# %% ../nbs/18_data_checks.ipynb #read-box-fit
+def read_box_fit(
+    path: str | Path, # a box_fit.json
+) -> dict: # width and height of the annotators' box, times the detector's; right, down: of the detector's sides
+    "What brings a detector's boxes to the annotators'; ValueError if the file does not hold it."
+    try: found = json.loads(Path(path).read_text())
+    except ValueError: found = None
+    return check_box_fit(found, path)
+
+# %% ../nbs/18_data_checks.ipynb #check-box-fit
+def check_box_fit(
+    found, # as read from a file
+    where, # what an error calls it
+) -> dict: # width, height, right, down
+    "The four numbers, if they can be meant."
+    names, numbers = ('width', 'height', 'right', 'down'), {}
+    if isinstance(found, dict): numbers = {name: found.get(name) for name in names}
+    whole = numbers and all(type(v) in (int, float) and abs(v) < 5 for v in numbers.values())
+    if whole and min(numbers['width'], numbers['height']) > .2: return {k: float(v) for k, v in numbers.items()}
+    raise ValueError(f'{where} holds {str(found)[:100]}: expected width, height, right and down, as '
+                     'fit_boxes measures them')
 
 # %% ../nbs/18_data_checks.ipynb #segment-files
 def _name(value): return str(value).strip(" \t\n'\"")

@@ -48,10 +48,12 @@ class ClipPlan:
         model=FaceModel, # its `window`, `step`, `blur` and `numbers` count
         side: dict | None = None, # as `read_side_table` gives it
         features: str | Path | None = None, # folder of kept features; None: they are computed
+        only: np.ndarray | None = None, # (rows,) bool: which rows of the store are scored; None: all
     ):
         table, own = store.table, lambda name: getattr(model, name, getattr(FaceModel, name))
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
         length, step, blur = own('window'), own('step'), own('blur')
+        if only is not None: keep = keep & only
         rows = window_rows(track, frame, store.missing, store.black, length, step)[keep]       # (M, T)
         if blur:
             blurred = sharpness_rank(table.sharpness, blur) < KEPT_SHARPNESS

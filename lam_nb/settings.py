@@ -289,7 +289,7 @@ class EnsembleSettings(Settings):
             raise ValueError('expected an odd number of frames, 0 for none, or auto')
         return value
 
-# %% ../nbs/09_settings.ipynb #video-settings
+# %% ../nbs/09_settings.ipynb #box-fit
 def _box_fit(value):
     "The four numbers, or the path of a file that holds them."
     if value is None or len(value) == 1 and isinstance(value[0], str): return value
@@ -301,6 +301,7 @@ def _box_fit(value):
 
 _BoxFit = Annotated[list[float | str] | None, AfterValidator(_box_fit)]
 
+# %% ../nbs/09_settings.ipynb #video-settings
 class VideoSettings(Settings):
     "Parameters of video.ipynb."
     video: str = 'data/sample'                          # a file, or a folder: each video in it; see 44

@@ -20,13 +20,14 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import lam_nb
-from .runs import Progress, _in_lab, atomic_path, moved_names, project_path
+from .runs import Progress, _in_lab, atomic_path, data_folders, moved_names, project_path
 from lam_nb.processes import (
     Background, Stopped, _kept_when_stopped, any_process, core_count, gather_values, rank_and_size,
     stop_requests)
 from .settings import TrainSettings
 from .devices import chosen_precision, fitting_batch, half_type, out_of_memory, worker_count
 from .faces import ClipFaces, store_path
+from .data_checks import read_box_fit
 from .models import (
     freeze_backbone, load_imagenet, load_weights, make_model, save_checkpoint)
 from .encoders import (
@@ -212,11 +213,18 @@ def _content(run, resumable):
     content = dict(mAP=run.history[-1]['mAP'] if run.history else None, best_mAP=run.best, image_size=run.size,
                    versions=_versions(run), settings=run.settings.model_dump(), processes=run.processes,
                    weights=run.trained.state_dict())
-    content |= {name: getattr(run, name) for name in _POSITION}
+    content |= {name: getattr(run, name) for name in _POSITION} | _of_data(run.settings)
     if resumable: content['optimizer'] = run.optimizer.state_dict()
     if resumable and run.scaler: content['scaler'] = run.scaler.state_dict()
     if resumable and run.average is not None: content |= dict(averaged=run.averaged, raw=run.model.state_dict())
     return content
+
+def _of_data(settings):
+    "Whether the data are the made-up sample, and what brings a detector's boxes to theirs, if it was measured."
+    data_dir, faces_dir = data_folders(settings)
+    try: fit = read_box_fit(faces_dir / 'box_fit.json')
+    except (OSError, ValueError): fit = None
+    return dict(made_up=(data_dir / 'sample.json').exists(), box_fit=fit)
 
 def _device(run): return next(run.model.parameters()).device
 
