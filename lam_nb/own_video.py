@@ -165,8 +165,8 @@ def _chosen_fit(settings, saved):
     if given: return dict(zip(DEFAULT_FIT, given)), []
     if settings.boxes: return dict(width=1., height=1., right=0., down=0.), []        # as given
     if fit := saved.get('box_fit'): return check_box_fit(fit, 'the box_fit of the checkpoint'), []
-    return DEFAULT_FIT, ['how the detector\'s boxes differ from those that this model learned from is not known: '
-                         'the numbers of the sample data are taken. On annotated data, lam_nb prepare '
+    return DEFAULT_FIT, ['how a detector differs from the boxes that this model learned from is not known: the '
+                         'numbers of the sample data are taken. On annotated data, lam_nb prepare '
                          'fit_boxes=true measures them']
 
 # %% ../nbs/44_own_video.ipynb #stage
