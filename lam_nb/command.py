@@ -103,6 +103,7 @@ Runs a notebook of nbs/ with checked parameters; the executed notebook and repor
   evaluate   scores a split with a checkpoint
   compare    compares several evaluations
   ensemble   makes one evaluation of several
+  video      tells who looks, and when, on a video of your own
 
 lam_nb prepare data_dir=/data/ego4d out_dir=outputs/prepare
 lam_nb train nbs/recipes/official.yaml data_dir=/data/ego4d out_dir=outputs/first

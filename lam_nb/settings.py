@@ -38,6 +38,7 @@ class PrepareSettings(Settings):
     download: Literal['none', 'clips', 'full_scale'] = 'none'    # get videos from S3, prepare each at once
     profile: str | None = None                             # of AWS: whose keys the download uses
     delete_videos: bool = False                            # remove full-scale videos that are no longer needed
+    fit_boxes: bool = False                                # also measure how a face detector's boxes differ
 
     @model_validator(mode='after')
     def _download_fits(self):

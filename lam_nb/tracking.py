@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'SMOOTH', 'DEFAULT_FIT', 'small_frame', 'is_cut', 'detect_faces', 'overlap', 'link_faces', 'track_faces',
-           'read_boxes', 'fit_to_annotators', 'fit_boxes']
+           'read_boxes', 'fit_to_annotators', 'fit_boxes', 'box_fit_sections']
 
 # %% ../nbs/42_tracking.ipynb #imports
 import difflib
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from scipy.signal import savgol_filter
 
-from .runs import Progress
+from .runs import Progress, write_json
 from .annotations import check_id, load_faces
 from .videos import _shown
 from .preparation import clip_origins, find_source
@@ -329,3 +329,21 @@ def fit_boxes(
     names = ('width', 'height', 'right', 'down')
     return dict(zip(names, np.median(of, 0).round(4).tolist())) | dict(
         faces=len(of), spread=dict(zip(names, of.std(0).round(3).tolist())), split=split)
+
+# %% ../nbs/42_tracking.ipynb #box-fit-sections
+def box_fit_sections(
+    run, # a `Preparation`, with a face store
+) -> list: # of (heading, text, *items), for its report; empty where `fit_boxes` is false
+    "Measures how a detector's boxes differ, and keeps it beside the face store as box_fit.json."
+    if not run.settings.fit_boxes: return []
+    split = 'train' if 'train' in run.settings.splits else 'val'
+    try: fit = fit_boxes(run.root, split)
+    except (OSError, ValueError) as e:
+        print(f'fit_boxes: {e}')
+        return [("The boxes of a detector", f'Not measured: {e}.')]
+    write_json(run.store / 'box_fit.json', fit)
+    names = ['width', 'height', 'right', 'down']
+    values = dict(median=[fit[name] for name in names], spread=[fit['spread'][name] for name in names])
+    few = ' These are few faces: 100 or more would be better.' * (fit['faces'] < 100)
+    text = f"The annotators' boxes beside YuNet's in {fit['faces']} faces of {split}; spread: standard deviation."
+    return [('The boxes of a detector', text + few, pd.DataFrame(dict(number=names) | values))]
