@@ -251,7 +251,6 @@ class _Copied:
         if self.due is None and (skipped := _skipped(packet)): return self.begin - skipped
         at, slack = round(time * self.tick * self.rate), 2 * self.tick * self.rate
         return self.due if self.due is not None and abs(at - self.due) <= slack else at
-
     def rest(self): return []
 
 # %% ../nbs/43_overlay.ipynb #encoded
@@ -401,8 +400,7 @@ class _Artist:
         return canvas
 
 # %% ../nbs/43_overlay.ipynb #output
-class _Unfit(Exception):
-    "An MP4 does not take the sound in this way."
+class _Unfit(Exception): "An MP4 does not take the sound in this way."
 
 class _Output:
     "The streams of the file that is written. `zero`: the second of the source's clock that becomes 0."
