@@ -12,7 +12,6 @@ from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -99,7 +98,7 @@ class _Pen:
     def __init__(self, width, height, matrix, full):
         self.size, short = (width, height), min(width, height)
         self.matrix, self.full = matrix, full
-        self.line, self.letters = max(2, 2 * round(short / 400)), max(11, round(short * .036))
+        self.line, self.letters = max(2, 2 * round(short / 300)), max(11, round(short * .036))
         self.text = lru_cache(maxsize=512)(self._text)           # the same text comes again and again
         self.colour = lru_cache(lambda name: _yuv([*bytes.fromhex(name[1:])], matrix, full).round().tolist())
 
@@ -161,16 +160,17 @@ def _place(width, height, box, taken, size):
 def _label(track, score):
     "The text beside a box: who, and the score."
     if isinstance(track, float) and track.is_integer(): track = int(track)
-    return _shortened(track, 12) + ('' if score is None or math.isnan(score) else f'  {score:.2f}')
+    return _shortened(track, 12) + ('' if pd.isna(score) else f'  {score:.2f}')
 
 # %% ../nbs/43_overlay.ipynb #draw
 def _draw(pen, planes, faces, title, labels):
     "Boxes, labels and the title of one frame. `faces`: (x1, y1, x2, y2), track, score, looking."
-    line, band = pen.line, pen.text(title, '#FFFFFF', (0, 0, 0, 150), pen.size[0]) if title else None
+    line, rim = pen.line, max(2, pen.line // 4 * 2)
+    band = pen.text(title, '#FFFFFF', (0, 0, 0, 150), pen.size[0]) if title else None
     taken = [(0, 0, pen.size[0], len(band[0][0]))] if title else []
     boxes = [tuple(round(v / 2) * 2 for v in box) for box, *_ in faces]
     for (x1, y1, x2, y2), (*_, looking) in zip(boxes, faces):
-        pen.ring(planes, x1 - 2, y1 - 2, x2 + 2, y2 + 2, line + 4, DARK)
+        pen.ring(planes, x1 - rim, y1 - rim, x2 + rim, y2 + rim, line + 2 * rim, DARK)
         pen.ring(planes, x1, y1, x2, y2, line, LOOKING if looking else NOT_LOOKING)
     if title: pen.paste(planes, 0, 0, band)
     for box, (_, track, score, looking) in zip(boxes, faces) if labels else ():
@@ -297,10 +297,9 @@ class _Encoded:
 # %% ../nbs/43_overlay.ipynb #add-video
 def _add_video(out, stream, frame, size):
     "The H.264 stream for frames of this size, with the clock and the look of the source's."
-    rate = stream.average_rate or stream.guessed_rate or 30
-    track = out.add_stream('libx264', rate=min(max(Fraction(rate), 1), 240), width=size[0], height=size[1],
-                           pix_fmt='yuv420p', options=dict(preset='veryfast', crf='20', g='60'))
-    context = track.codec_context
+    rate, options = stream.average_rate or stream.guessed_rate or 30, dict(preset='veryfast', crf='20', g='60')
+    track = out.add_stream('libx264', rate=min(max(Fraction(rate), 1), 240), pix_fmt='yuv420p', options=options)
+    context, (track.width, track.height) = track.codec_context, size
     track.time_base = context.time_base = stream.time_base
     context.thread_count, context.thread_type = 0, 'AUTO'
     for name, value in _tags(frame).items(): setattr(context, name, value)
@@ -332,7 +331,7 @@ def _in_order(media, stream, seen):
             seen['untimed'] += item.pts is None
             time = due if item.pts is None else item.pts
             due = time + step
-            insort(held, (time, item), key=itemgetter(0))
+            insort(held, (time, item), key=lambda pair: pair[0])
             if len(held) > 4: yield held.pop(0)
         else: yield None, item
     yield from held
@@ -482,6 +481,7 @@ def write_overlay(
 ) -> dict: # frames: how many; sound: 'copied', 'encoded as AAC' or 'none'; notes: sentences
     "The video with boxes, labels and blurred faces, its frames at their own times, its sound in step."
     if end is not None and end <= start: raise ValueError(f'end is {end}, start {start}: end must be later')
+    if Path(file).resolve() == Path(video).resolve(): raise ValueError(f'{file} is the video: name another')
     first = next(_timed_frames(video, 0, 'video'))[0]
     artist, (index, heard, said) = _Artist(first, boxes, hidden, title, labels), _find_sound(video)
     ways = [] if index is None else [_Copied, _Encoded]

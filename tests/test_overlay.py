@@ -394,5 +394,6 @@ def test_errors(tmp_path):
         write_overlay(source, tmp_path / 'b.mp4', NONE.drop(columns=['x1', 'looking']))
     with pytest.raises(ValueError, match='hidden has no column frame'):
         write_overlay(source, tmp_path / 'b.mp4', NONE, hidden=NONE.drop(columns='frame'))
+    with pytest.raises(ValueError, match='is the video'): write_overlay(source, tmp_path / 'x' / '..' / 'a.mp4', NONE)
     with pytest.raises(ValueError, match='no frame from 9'): write_overlay(source, tmp_path / 'b.mp4', NONE, start=9)
     assert {p.name for p in Path(tmp_path).iterdir()} == {'a.mp4', 's.mp4', 'text.mp4'}
