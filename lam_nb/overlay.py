@@ -75,9 +75,10 @@ def _tags(frame):
 @lru_cache(maxsize=8)
 def _font(size): return ImageFont.truetype(str(Path(mpl.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'), size)
 
+@lru_cache(maxsize=1024)
 def _shortened(text, most, width=math.inf, size=12):
     "A text on one line, of so many letters and pixels at most: an ellipsis stands for the rest."
-    text = ''.join(c if c.isprintable() else ' ' for c in str(text)[:10 * most])
+    text = ''.join(c if c.isprintable() else ' ' for c in text[:10 * most])
     whole, font = ' '.join(text.split()), _font(size)
     text = whole[:most]
     while text and font.getlength(text + '…') > width: text = text[:-1]
@@ -96,8 +97,7 @@ def _text_image(text, size, colour, ground, width=None):
 class _Pen:
     "Draws into the planes of frames of one size."
     def __init__(self, width, height, matrix, full):
-        self.size, short = (width, height), min(width, height)
-        self.matrix, self.full = matrix, full
+        self.size, self.matrix, self.full, short = (width, height), matrix, full, min(width, height)
         self.line, self.letters = max(2, 2 * round(short / 300)), max(11, round(short * .036))
         self.text = lru_cache(maxsize=512)(self._text)           # the same text comes again and again
         self.colour = lru_cache(lambda name: _yuv([*bytes.fromhex(name[1:])], matrix, full).round().tolist())
@@ -117,9 +117,9 @@ class _Pen:
         "A text ready to be pasted: its opacity and its colour times opacity, for each plane."
         image = _text_image(text, self.letters, colour, ground, width)
         alpha, yuv = image[..., 3].astype(np.float32), _yuv(image[..., :3], self.matrix, self.full)
-        parts = [np.stack([alpha, yuv[..., k] * alpha / 255]) for k in range(3)]
-        halves = [p.reshape(2, p.shape[1] // 2, 2, -1, 2).mean((2, 4)) for p in parts[1:]]
-        return [(np.uint16(255 - a), np.uint16(np.round(c * 255))) for a, c in (parts[0], *halves)]
+        parts = [np.dstack([alpha, yuv[..., k] * alpha]) for k in range(3)]            # (H, W, 2)
+        halves = [cv2.resize(part, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA) for part in parts[1:]]
+        return [(np.uint16(255 - p[..., 0]), np.uint16(np.round(p[..., 1]))) for p in (parts[0], *halves)]
 
     def paste(self, planes, x, y, sprite):
         "A text with its left upper corner at even coordinates."
@@ -160,7 +160,7 @@ def _place(width, height, box, taken, size):
 def _label(track, score):
     "The text beside a box: who, and the score."
     if isinstance(track, float) and track.is_integer(): track = int(track)
-    return _shortened(track, 12) + ('' if pd.isna(score) else f'  {score:.2f}')
+    return _shortened(str(track), 12) + ('' if pd.isna(score) else f'  {score:.2f}')
 
 # %% ../nbs/43_overlay.ipynb #draw
 def _draw(pen, planes, faces, title, labels):
@@ -387,7 +387,7 @@ class _Artist:
         matrix = guess if tags['colorspace'] == 2 else tags['colorspace']
         self.pen, self.labels = _Pen(*size, matrix, tags['color_range'] == 2), labels
         self.size = (first.width, first.height)[::-1 if round(first.rotation / 90) % 2 else 1]
-        self.title = title and _shortened(title, 300, size[0] - self.pen.letters, self.pen.letters)
+        self.title = title and _shortened(str(title), 300, size[0] - self.pen.letters, self.pen.letters)
 
     def __call__(self, frame, position, seen):
         canvas, scale = _canvas(frame, self.size)
