@@ -12,7 +12,6 @@ from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -76,9 +75,10 @@ def _tags(frame):
 @lru_cache(maxsize=8)
 def _font(size): return ImageFont.truetype(str(Path(mpl.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'), size)
 
+@lru_cache(maxsize=1024)
 def _shortened(text, most, width=math.inf, size=12):
     "A text on one line, of so many letters and pixels at most: an ellipsis stands for the rest."
-    text = ''.join(c if c.isprintable() else ' ' for c in str(text)[:10 * most])
+    text = ''.join(c if c.isprintable() else ' ' for c in text[:10 * most])
     whole, font = ' '.join(text.split()), _font(size)
     text = whole[:most]
     while text and font.getlength(text + '…') > width: text = text[:-1]
@@ -97,9 +97,8 @@ def _text_image(text, size, colour, ground, width=None):
 class _Pen:
     "Draws into the planes of frames of one size."
     def __init__(self, width, height, matrix, full):
-        self.size, short = (width, height), min(width, height)
-        self.matrix, self.full = matrix, full
-        self.line, self.letters = max(2, 2 * round(short / 400)), max(11, round(short * .036))
+        self.size, self.matrix, self.full, short = (width, height), matrix, full, min(width, height)
+        self.line, self.letters = max(2, 2 * round(short / 300)), max(11, round(short * .036))
         self.text = lru_cache(maxsize=512)(self._text)           # the same text comes again and again
         self.colour = lru_cache(lambda name: _yuv([*bytes.fromhex(name[1:])], matrix, full).round().tolist())
 
@@ -118,9 +117,9 @@ class _Pen:
         "A text ready to be pasted: its opacity and its colour times opacity, for each plane."
         image = _text_image(text, self.letters, colour, ground, width)
         alpha, yuv = image[..., 3].astype(np.float32), _yuv(image[..., :3], self.matrix, self.full)
-        parts = [np.stack([alpha, yuv[..., k] * alpha / 255]) for k in range(3)]
-        halves = [p.reshape(2, p.shape[1] // 2, 2, -1, 2).mean((2, 4)) for p in parts[1:]]
-        return [(np.uint16(255 - a), np.uint16(np.round(c * 255))) for a, c in (parts[0], *halves)]
+        parts = [np.dstack([alpha, yuv[..., k] * alpha]) for k in range(3)]            # (H, W, 2)
+        halves = [cv2.resize(part, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA) for part in parts[1:]]
+        return [(np.uint16(255 - p[..., 0]), np.uint16(np.round(p[..., 1]))) for p in (parts[0], *halves)]
 
     def paste(self, planes, x, y, sprite):
         "A text with its left upper corner at even coordinates."
@@ -161,16 +160,17 @@ def _place(width, height, box, taken, size):
 def _label(track, score):
     "The text beside a box: who, and the score."
     if isinstance(track, float) and track.is_integer(): track = int(track)
-    return _shortened(track, 12) + ('' if score is None or math.isnan(score) else f'  {score:.2f}')
+    return _shortened(str(track), 12) + ('' if pd.isna(score) else f'  {score:.2f}')
 
 # %% ../nbs/43_overlay.ipynb #draw
 def _draw(pen, planes, faces, title, labels):
     "Boxes, labels and the title of one frame. `faces`: (x1, y1, x2, y2), track, score, looking."
-    line, band = pen.line, pen.text(title, '#FFFFFF', (0, 0, 0, 150), pen.size[0]) if title else None
+    line, rim = pen.line, max(2, pen.line // 4 * 2)
+    band = pen.text(title, '#FFFFFF', (0, 0, 0, 150), pen.size[0]) if title else None
     taken = [(0, 0, pen.size[0], len(band[0][0]))] if title else []
     boxes = [tuple(round(v / 2) * 2 for v in box) for box, *_ in faces]
     for (x1, y1, x2, y2), (*_, looking) in zip(boxes, faces):
-        pen.ring(planes, x1 - 2, y1 - 2, x2 + 2, y2 + 2, line + 4, DARK)
+        pen.ring(planes, x1 - rim, y1 - rim, x2 + rim, y2 + rim, line + 2 * rim, DARK)
         pen.ring(planes, x1, y1, x2, y2, line, LOOKING if looking else NOT_LOOKING)
     if title: pen.paste(planes, 0, 0, band)
     for box, (_, track, score, looking) in zip(boxes, faces) if labels else ():
@@ -251,7 +251,6 @@ class _Copied:
         if self.due is None and (skipped := _skipped(packet)): return self.begin - skipped
         at, slack = round(time * self.tick * self.rate), 2 * self.tick * self.rate
         return self.due if self.due is not None and abs(at - self.due) <= slack else at
-
     def rest(self): return []
 
 # %% ../nbs/43_overlay.ipynb #encoded
@@ -298,10 +297,9 @@ class _Encoded:
 # %% ../nbs/43_overlay.ipynb #add-video
 def _add_video(out, stream, frame, size):
     "The H.264 stream for frames of this size, with the clock and the look of the source's."
-    rate = stream.average_rate or stream.guessed_rate or 30
-    track = out.add_stream('libx264', rate=min(max(Fraction(rate), 1), 240), width=size[0], height=size[1],
-                           pix_fmt='yuv420p', options=dict(preset='veryfast', crf='20', g='60'))
-    context = track.codec_context
+    rate, options = stream.average_rate or stream.guessed_rate or 30, dict(preset='veryfast', crf='20', g='60')
+    track = out.add_stream('libx264', rate=min(max(Fraction(rate), 1), 240), pix_fmt='yuv420p', options=options)
+    context, (track.width, track.height) = track.codec_context, size
     track.time_base = context.time_base = stream.time_base
     context.thread_count, context.thread_type = 0, 'AUTO'
     for name, value in _tags(frame).items(): setattr(context, name, value)
@@ -333,7 +331,7 @@ def _in_order(media, stream, seen):
             seen['untimed'] += item.pts is None
             time = due if item.pts is None else item.pts
             due = time + step
-            insort(held, (time, item), key=itemgetter(0))
+            insort(held, (time, item), key=lambda pair: pair[0])
             if len(held) > 4: yield held.pop(0)
         else: yield None, item
     yield from held
@@ -389,7 +387,7 @@ class _Artist:
         matrix = guess if tags['colorspace'] == 2 else tags['colorspace']
         self.pen, self.labels = _Pen(*size, matrix, tags['color_range'] == 2), labels
         self.size = (first.width, first.height)[::-1 if round(first.rotation / 90) % 2 else 1]
-        self.title = title and _shortened(title, 300, size[0] - self.pen.letters, self.pen.letters)
+        self.title = title and _shortened(str(title), 300, size[0] - self.pen.letters, self.pen.letters)
 
     def __call__(self, frame, position, seen):
         canvas, scale = _canvas(frame, self.size)
@@ -401,8 +399,7 @@ class _Artist:
         return canvas
 
 # %% ../nbs/43_overlay.ipynb #output
-class _Unfit(Exception):
-    "An MP4 does not take the sound in this way."
+class _Unfit(Exception): "An MP4 does not take the sound in this way."
 
 class _Output:
     "The streams of the file that is written. `zero`: the second of the source's clock that becomes 0."
@@ -484,6 +481,7 @@ def write_overlay(
 ) -> dict: # frames: how many; sound: 'copied', 'encoded as AAC' or 'none'; notes: sentences
     "The video with boxes, labels and blurred faces, its frames at their own times, its sound in step."
     if end is not None and end <= start: raise ValueError(f'end is {end}, start {start}: end must be later')
+    if Path(file).resolve() == Path(video).resolve(): raise ValueError(f'{file} is the video: name another')
     first = next(_timed_frames(video, 0, 'video'))[0]
     artist, (index, heard, said) = _Artist(first, boxes, hidden, title, labels), _find_sound(video)
     ways = [] if index is None else [_Copied, _Encoded]

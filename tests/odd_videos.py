@@ -58,9 +58,10 @@ def tones(seconds, rate, layout):
         yield frame
 
 
-def _sound(track, seconds, rate, layout, start):
-    "Yields the packets of a sound stream that begins at `start` seconds."
+def _sound(track, seconds, rate, layout, start=0., gap=(0, 0)):
+    "Yields the packets of a sound stream that begins at `start` seconds, and has none in the `gap`."
     for frame in tones(seconds, rate, layout):
+        if gap[0] <= frame.time < gap[1]: continue
         frame.pts += round(start * rate)
         yield from track.encode(frame)
     yield from track.encode()
@@ -76,9 +77,10 @@ def _frames(images, times, pixels, clock):
 
 def make_video(path, times=None, images=None, size=(320, 240), codec='libx264', pixels='yuv420p', sound=None, sound_start=0.,
                rate=44_100, layout='stereo', start=0, turns=0, options=None, tags=None, metadata=None, movflags='', small=False,
-               cover=False, clock=CLOCK):
+               cover=False, clock=CLOCK, gap=(0, 0)):
     """Writes a video and returns its path. `times`: of the frames in seconds, 30 a second without it; `images`: upright RGB
-    arrays, or the squares; `sound`: a codec's name; `start`, `sound_start`: when each begins; `turns`: quarters counterclockwise
+    arrays, or the squares; `sound`: a codec's name; `start`, `sound_start`: when each begins; `gap`: from when to when no
+    sound is written; `turns`: quarters counterclockwise
     that a player must turn it; `tags`: colour properties; `small`: a smaller video stream comes first; `cover`: cover art last."""
     times = constant(30) if times is None else list(times)
     images = iter(squares(len(times), size) if images is None else images)
@@ -94,7 +96,7 @@ def make_video(path, times=None, images=None, size=(320, 240), codec='libx264', 
         track = out.add_stream(sound, rate=rate, layout=layout) if sound else None
         if track and sound == 'vorbis': track.codec_context.options = dict(strict='experimental')
         art = _add_cover(out) if cover else None
-        packets = _sound(track, float(times[-1]) + 1 / 30, rate, layout, sound_start) if track else iter(())
+        packets = _sound(track, float(times[-1]) + 1 / 30, rate, layout, sound_start, gap) if track else iter(())
         upright = (np.rot90(image, -turns) for image in images)
         packet = next(packets, None)
         black = _frames(repeat(np.zeros((48, 64, 3), np.uint8)), times, 'yuv420p', clock)
@@ -150,7 +152,7 @@ def sound_only(path):
     "A file with sound and no video stream."
     with av.open(str(path), 'w') as out:
         track = out.add_stream('aac', rate=44_100, layout='mono')
-        for packet in _sound(track, .5, 44_100, 'mono', 0): out.mux(packet)
+        for packet in _sound(track, .5, 44_100, 'mono'): out.mux(packet)
     return path
 
 
@@ -170,4 +172,20 @@ def damaged(source, path, kind='video', places=(.4, .5)):
         at, size = found[int(len(found) * place)]
         data[at:at + size] = noise.randbytes(size)
     open(path, 'wb').write(data)
+    return path
+
+
+def resized(path, sizes=((320, 240), (160, 120))):
+    "An MPEG-TS whose frames change their size: several videos of 15 frames one after the other."
+    with open(path, 'wb') as file:
+        for n, size in enumerate(sizes):
+            part = make_video(f'{path}.{n}.ts', constant(30, .5), size=size, start=Fraction(3 * n, 5))
+            file.write(open(part, 'rb').read())
+    return path
+
+
+def unknown_sound(source, path):
+    "A copy whose sound has a codec that no program knows: its four letters in the MP4 are others."
+    data = open(source, 'rb').read()
+    open(path, 'wb').write(data.replace(b'mp4a', b'apac').replace(b'esds', b'free'))
     return path
