@@ -81,6 +81,7 @@ def ready(data: Path):
 
 def pretrain(data: Path, seconds: float, seed: int = 0):
     "Regresses true gaze and pose of the training faces, for about so long; the backbone's weights go to gaze-<seconds>s.pth."
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     side, images, truth = read_side_table(data / 'sample_truth.csv', GAZE), [], []
     for uid in stored_clips(data, data / 'faces', 'train'):
@@ -117,7 +118,7 @@ def speed(name: str, seed: int, data: Path, out: Path, seconds: float):
     "Windows a second of a training in one thread, and its rows at stride 1; they go to <out>/<name>/speed.json."
     torch.set_num_threads(1)
     settings = TrainSettings(**training(name, seed, data, out, seconds) | dict(train_stride=1))
-    run = new_run(settings, torch.device('cpu'))
+    run = new_run(settings, torch.device('cpu'), pretrained=False)
     windows = train_windows(settings, run.model)
     data = WindowData(windows, settings, [.136, .864], torch.device('cpu'))
     run.model.train()
@@ -132,6 +133,7 @@ def speed(name: str, seed: int, data: Path, out: Path, seconds: float):
 
 def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
+    if name == 'pretraining': return pretrain(data, seconds)
     torch.set_num_threads(1)
     folder, recipe = folder_of(out, name, seed), training(name, seed, data, out, seconds)
     known = json.loads((folder.parent / 'speed.json').read_text())
@@ -203,13 +205,13 @@ def main():
     args = parser.parse_args()
     args.out = args.out / f'{args.seconds:g}s'
     ready(args.data)
-    if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): pretrain(args.data, args.seconds)
     rest = (args.data, args.out, args.seconds)
     done = {(t['entry'], t['seed']) for t in known_trainings() if t['budget'] == args.seconds}
     wanted = [(name, seed) for seed in args.seeds for name in args.entries if seed == args.seeds[0] or name not in SMOKE]
     todo = [(name, seed, *rest) for name, seed in wanted if (name, seed) not in done]
     names = [name for name in args.entries if name in {name for name, *_ in todo}]
     side_by_side(speed, [(name, 0, *rest) for name in names if not (folder_of(args.out, name, 0).parent / 'speed.json').exists()])
+    if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): todo.insert(0, ('pretraining', 0, *rest))     # of a later entry
     side_by_side(one, todo, lambda given: write(folder_of(args.out, *given[:2]), args.seconds))
 
 

@@ -345,5 +345,6 @@ def box_fit_sections(
     names = ['width', 'height', 'right', 'down']
     values = dict(median=[fit[name] for name in names], spread=[fit['spread'][name] for name in names])
     few = ' These are few faces: 100 or more would be better.' * (fit['faces'] < 100)
-    text = f"The annotators' boxes beside YuNet's in {fit['faces']} faces of {split}; spread: standard deviation."
+    text = (f"The annotators' boxes beside YuNet's in {fit['faces']} faces of {split}; spread: the "
+            "standard deviation.")
     return [('The boxes of a detector', text + few, pd.DataFrame(dict(number=names) | values))]

@@ -1,0 +1,318 @@
+"A video of one's own: from odd files to tables, what is kept, what is refused, what is blurred."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import odd_videos as odd
+import pandas as pd
+import pytest
+from conftest import until
+
+from lam_nb.annotations import load_faces, split_clips
+from lam_nb.faces import ClipFaces
+from lam_nb.folders import end_run
+from lam_nb.landmarks import open_detector
+from lam_nb.models import BaselineLSTM, save_checkpoint
+from lam_nb.own_video import (
+    MADE_UP, cut_faces, draw_overlay, find_faces, find_looks, hidden_boxes, list_videos, model_origin, open_video, save_video_tables,
+    score_faces, start_videos, video_facts)
+from lam_nb.runs import check_parameters
+from lam_nb.settings import VideoSettings
+from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, link_faces, overlap, read_boxes, track_faces
+from lam_nb.video_report import video_sections, write_watched
+from lam_nb.videos import find_videos, video_frames
+
+BOX = ['x1', 'y1', 'x2', 'y2']
+STAGES = (open_video, find_faces, cut_faces, score_faces, save_video_tables, draw_overlay)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    return str(save_checkpoint(tmp_path_factory.mktemp('model') / 'random.pt', BaselineLSTM(), image_size=64, made_up=True))
+
+
+@pytest.fixture(scope='module')
+def clip(sample): return find_videos(sample / 'videos', split_clips(sample, 'val')[0])[0]
+
+
+@pytest.fixture(scope='module')
+def heads(clip): return [image for _, image in video_frames(clip, range(30))]
+
+
+def watch(video, weights, out, **given):
+    "One run, all stages."
+    run, = start_videos(check_parameters(VideoSettings, dict(video=str(video), checkpoint=weights, out_dir=str(out)) | given))
+    run.show = False
+    for stage in STAGES: stage(run)
+    end_run(run.out)
+    return run
+
+
+def test_tracks_are_the_annotated_people(sample, clip, tmp_path):
+    annotated = load_faces(sample, 'val')[0]
+    annotated = annotated[(annotated.clip_uid == clip.stem) & ~annotated.interpolated]
+    found = track_faces(detect_faces(clip, open_detector(confidence=LEAST)))
+    assert found.track_id.nunique() == annotated.track_id.nunique()
+    fit = fit_boxes(sample, 'train')
+    raw, fitted = found, fit_to_annotators(found, fit)
+    shared = []
+    for table in (raw, fitted):
+        pairs = annotated.assign(frame=annotated.frame - 1).merge(table, on='frame', suffixes=('', '_ours'))
+        ious = [overlap(a[None], b[None])[0, 0] for a, b in zip(pairs[BOX].to_numpy(), pairs[[f'{c}_ours' for c in BOX]].to_numpy())]
+        shared.append(np.median([iou for iou in ious if iou > .3]))
+    assert shared[1] > shared[0] + .05 and shared[1] > .8
+
+
+KINDS = {
+    'upright': {}, 'rotated': dict(turns=1), 'upside down': dict(turns=2), 'sixty': dict(fps=60), 'film': dict(fps=Fraction(24000, 1001)),
+    'uneven': dict(uneven=True), 'silent': dict(sound=None), 'sound in PCM': dict(sound='pcm_s16le', ending='.mov')}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_of_file_gives_the_same_people(kind, heads, weights, tmp_path):
+    how = dict(KINDS[kind])
+    turns, path = how.pop('turns', 0), tmp_path / f'a {kind} (1){how.pop("ending", ".mp4")}'
+    times = odd.uneven(1.) if how.pop('uneven', False) else odd.constant(how.pop('fps', 30), 1.)
+    images = [np.rot90(heads[min(round(float(t) * 30), 29)], -turns) for t in times]
+    odd.make_video(path, times, images, size=images[0].shape[1::-1], sound=how.get('sound', 'aac'))
+    if turns: odd.set_rotation(path, turns)
+    run = watch(path, weights, tmp_path / 'out')
+    assert run.faces.track_id.nunique() == 2 and (run.facts['width'], run.facts['height']) == (480, 360)
+    assert run.faces.frame.between(0, 31).all() and len(run.faces) >= 2 * 25                      # thirty a second, whatever the file has
+    assert not ClipFaces(run.store).missing.any()
+    assert ('it has no sound' in run.notes) == (kind == 'silent')
+    assert pd.read_csv(run.out / 'faces.csv', comment='#').score.between(0, 1).all()
+    same = watch(path, weights, tmp_path / 'out')
+    assert not same.seconds and same.faces.score.equals(run.faces.score)                          # nothing is done twice
+
+
+def test_hdr_is_said(heads, tmp_path):
+    if not odd.has_encoder('libx265'): pytest.skip('no encoder for HEVC here')
+    odd.hdr_video(tmp_path / 'hdr.mp4')
+    assert any('HLG' in note for note in video_facts(tmp_path / 'hdr.mp4')['notes'])
+
+
+def test_no_face_is_a_result(weights, tmp_path):
+    odd.make_video(tmp_path / 'empty.mp4', odd.constant(30, 1.))
+    run = watch(tmp_path / 'empty.mp4', weights, tmp_path / 'out')
+    for name in ('faces', 'looks', 'tracks'):
+        lines = (run.out / f'{name}.csv').read_text().splitlines()
+        assert lines[0].startswith('# empty.mp4') and lines[1].startswith('track_id') and len(lines) == 2
+    report = write_watched(run, video_sections(run))
+    assert 'No face was found' in report.read_text()
+    assert json.loads((run.out / 'metrics.json').read_text())['tracks'] == 0
+
+
+def test_a_face_in_a_part_only(heads, weights, tmp_path):
+    blank = np.full_like(heads[0], 90)
+    odd.make_video(tmp_path / 'part.mp4', odd.constant(30, 2.), [*[blank] * 15, *heads, *[blank] * 15], size=(480, 360))
+    run = watch(tmp_path / 'part.mp4', weights, tmp_path / 'out')
+    assert run.detections.attrs['cuts'] == [15, 45]
+    assert run.faces.frame.min() == 15 and run.faces.frame.max() == 44                           # tracks end at cuts
+
+
+def test_a_part_of_a_video(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out', start=.4, end=.8)
+    assert run.faces.frame.min() == 12 and run.faces.frame.max() == 23
+    assert video_facts(run.out / 'overlay.mp4')['seconds'] == pytest.approx(.4, abs=.04)
+
+
+def test_own_boxes_replace_the_detector(clip, weights, tmp_path):
+    (tmp_path / 'boxes.csv').write_text('frame,track_id,x1,y1,x2,y2\n0,Ann (left),60,90,140,200\n12,Ann (left),72,90,152,200\n')
+    run = watch(clip, weights, tmp_path / 'out', boxes=str(tmp_path / 'boxes.csv'))
+    assert run.faces.track_id.unique().tolist() == ['Ann (left)'] and run.faces.x1.tolist() == [60 + i for i in range(13)]
+    assert run.faces.interpolated.sum() == 11 and run.fit['width'] == 1
+
+
+@pytest.mark.parametrize('text, said', [
+    ('frame,track_id,x1,y1,x2\n0,a,1,2,3\n', "no column 'y2'"), ('frame,track_id,X1,y1,x2,y2\n0,a,1,2,3,4\n', "'X1' is near"),
+    ('frame,track_id,x1,y1,x2,y2\n0,a,1,2,x,4\n', 'row 1: x2'), ('frame,track_id,x1,y1,x2,y2\n.5,a,1,2,3,4\n', 'no whole number'),
+    ('frame,track_id,x1,y1,x2,y2\n0,a,1,2,3,4\n0,a,1,2,3,4\n', 'row 2: the track has two boxes'),
+    ('frame,track_id,x1,y1,x2,y2\n-1,a,1,2,3,4\n', 'no whole number from 0'), ('frame,track_id,x1,y1,x2,y2\n0,../a,1,2,3,4\n', 'cannot be used'),
+    ('frame,track_id,x1,y1,x2,y2\n0,,1,2,3,4\n', 'cannot be used'), ('', 'cannot be read')])
+def test_boxes_that_do_not_fit_are_refused(text, said, tmp_path):
+    (tmp_path / 'boxes.csv').write_text(text)
+    with pytest.raises(ValueError, match=said): read_boxes(tmp_path / 'boxes.csv')
+
+
+def test_what_is_refused_before_anything_runs(clip, weights, tmp_path, sample):
+    def refused(**given):
+        with pytest.raises((ValueError, OSError)) as e: watch(clip, weights, tmp_path / 'out', **given)
+        assert not (tmp_path / 'out').exists()
+        return str(e.value)
+    assert 'no file and no folder' in refused(video=str(tmp_path / 'none.mp4'))
+    (tmp_path / 'text').mkdir()
+    assert 'has no video' in refused(video=str(tmp_path / 'text'))
+    assert 'no weights of YuNet' in refused(detector=str(tmp_path / 'none.onnx'))
+    assert 'none.pt' in refused(checkpoint=str(tmp_path / 'none.pt'))
+    (tmp_path / 'fit.json').write_text('{"width": 0}')
+    assert 'expected width, height, right and down' in refused(box_fit=str(tmp_path / 'fit.json'))
+    assert 'not after start' in refused(start=3, end=2)
+    assert 'needs keep_tracks' in refused(blur='others')
+    odd.sound_only(tmp_path / 'sound.mp4')
+    assert 'no video' in refused(video=str(tmp_path / 'sound.mp4'))
+    (tmp_path / 'broken.mp4').write_bytes(clip.read_bytes()[:3000])
+    assert 'cannot be decoded' in refused(video=str(tmp_path / 'broken.mp4'))
+
+
+def test_the_folder_of_another_run_is_refused(clip, weights, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/faces.csv').write_text('mine')
+    with pytest.raises(ValueError, match='faces.csv'): watch(clip, weights, tmp_path / 'out')
+    assert (tmp_path / 'out/faces.csv').read_text() == 'mine'
+
+
+def test_a_changed_parameter_begins_at_its_stage(clip, weights, tmp_path):
+    first = watch(clip, weights, tmp_path / 'out')
+    assert {*first.seconds} == {'detect', 'cut', 'score', 'overlay'}
+    assert {*watch(clip, weights, tmp_path / 'out', threshold=.9, smoothing=0).seconds} <= {'overlay'}
+    assert {*watch(clip, weights, tmp_path / 'out', box_fit='1,1,0,0').seconds} == {'cut', 'score', 'overlay'}
+    assert {*watch(clip, weights, tmp_path / 'out', box_fit='1,1,0,0', flip=True).seconds} == {'score', 'overlay'}
+    assert {*watch(clip, weights, tmp_path / 'out', every=5).seconds} == {'detect', 'cut', 'score', 'overlay'}
+    assert {*watch(clip, weights, tmp_path / 'out', every=5, resume=False).seconds} == {'detect', 'cut', 'score', 'overlay'}
+
+
+def test_a_damaged_kept_stage_is_done_again(clip, weights, tmp_path):
+    first = watch(clip, weights, tmp_path / 'out')
+    for name in ('detections.parquet', 'predictions.parquet'):
+        file = first.out / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 255
+        file.write_bytes(data)
+    first.store.write_bytes(first.store.read_bytes()[:-2000])
+    again = watch(clip, weights, tmp_path / 'out')
+    assert {'detect', 'cut', 'score'} <= {*again.seconds} and again.faces.score.equals(first.faces.score)
+
+
+KILLED = '''
+import sys
+from lam_nb import own_video
+from lam_nb.settings import VideoSettings
+own_video.PART_ROWS = 20
+run, = own_video.start_videos(VideoSettings(video=sys.argv[1], checkpoint=sys.argv[2], out_dir=sys.argv[3], device='cpu', precision='fp32'))
+write = own_video.write_table
+def slow(table, path):
+    import time
+    write(table, path)
+    print('wrote', path.name, flush=True)
+    time.sleep(float(sys.argv[4]))
+own_video.write_table = slow
+for stage in (own_video.open_video, own_video.find_faces, own_video.cut_faces, own_video.score_faces, own_video.save_video_tables): stage(run)
+print('done', *run.seconds, flush=True)
+'''
+
+
+def test_killed_and_started_again(clip, weights, tmp_path):
+    def start(out, wait): return subprocess.Popen([sys.executable, '-c', KILLED, str(clip), weights, str(out), str(wait)], text=True,
+                                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    part = tmp_path / 'out/parts/scores/000000000.parquet'
+    process = start(tmp_path / 'out', 5)
+    assert until(part.exists, 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept, time_of = part.read_bytes(), (tmp_path / 'out/detections.parquet').stat().st_mtime_ns
+    said = start(tmp_path / 'out', 0).communicate(timeout=120)[0]
+    assert 'wrote 000000000.parquet' not in said and 'wrote 000000020.parquet' in said and 'done score' in said
+    assert (tmp_path / 'out/detections.parquet').stat().st_mtime_ns == time_of and kept
+    whole = start(tmp_path / 'whole', 0).communicate(timeout=120)[0]
+    assert 'done detect cut score' in whole
+    for name in ('faces.csv', 'looks.csv', 'tracks.csv'):
+        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
+
+
+def test_parts_give_the_same_scores_as_the_whole(clip, weights, tmp_path, monkeypatch):
+    whole = watch(clip, weights, tmp_path / 'a', overlay='none', precision='fp32')
+    monkeypatch.setattr('lam_nb.own_video.PART_ROWS', 13)
+    parts = watch(clip, weights, tmp_path / 'b', overlay='none', precision='fp32')
+    assert np.allclose(whole.faces.logit, parts.faces.logit, atol=1e-5)
+
+
+def test_what_the_model_was_trained_on_is_said_everywhere(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out')
+    assert MADE_UP in (run.out / 'faces.csv').read_text().splitlines()[0]
+    assert json.loads((run.out / 'metrics.json').read_text())['origin'] == MADE_UP
+    assert 'say nothing about people' in write_watched(run, video_sections(run)).read_text()
+    assert 'not known' in model_origin({}) and model_origin(dict(settings=dict(data_dir='/x/ego4d'))) == 'trained on ego4d'
+
+
+def test_a_checkpoint_brings_its_box_fit(clip, tmp_path):
+    fit = dict(width=1.3, height=1.1, right=.02, down=-.1)
+    mine = save_checkpoint(tmp_path / 'mine.pt', BaselineLSTM(), image_size=64, made_up=False, box_fit=fit)
+    run, = start_videos(VideoSettings(video=str(clip), checkpoint=str(mine), out_dir=str(tmp_path / 'out')))
+    assert run.fit == fit and not run.notes
+    bad = save_checkpoint(tmp_path / 'bad.pt', BaselineLSTM(), box_fit=dict(width='wide'))
+    with pytest.raises(ValueError, match='expected width'):
+        start_videos(VideoSettings(video=str(clip), checkpoint=str(bad), out_dir=str(tmp_path / 'out')))
+
+
+def test_blur(clip, weights, tmp_path):
+    everyone = watch(clip, weights, tmp_path / 'out', blur='all')
+    other = watch(clip, weights, tmp_path / 'other', blur='others', keep_tracks=['1'])
+    source = dict(video_frames(clip, [15]))[15].astype(float)
+    detail = lambda image, box: np.abs(np.diff(image[int(box.y1) + 8:int(box.y2) - 8, int(box.x1) + 8:int(box.x2) - 8], axis=1)).mean()
+    for run, blurred in ((everyone, {'1', '2'}), (other, {'2'})):
+        shown = dict(video_frames(run.out / 'overlay.mp4', [15]))[15].astype(float)
+        for box in run.faces[run.faces.frame == 15].itertuples():
+            assert (detail(shown, box) < .35 * detail(source, box)) == (box.track_id in blurred)
+    with pytest.raises(ValueError, match='there is no track 9'): watch(clip, weights, tmp_path / 'third', blur='others', keep_tracks=['9'])
+
+
+def test_what_is_hidden_reaches_beyond_the_tracks():
+    faces = pd.DataFrame(dict(track_id='1', frame=range(20, 40), x1=10., y1=10., x2=50., y2=60.))
+    hidden = hidden_boxes(faces, None)
+    assert hidden.frame.min() == 10 and hidden.frame.max() == 49
+    unsure = pd.DataFrame(dict(frame=[5], x1=[200.], y1=[10.], x2=[240.], y2=[60.], confidence=[.35]))
+    unsure.attrs['every'] = 3
+    assert {3, 4, 5, 6, 7} <= {*hidden_boxes(faces, unsure).query('x1 > 100').frame}
+    assert hidden_boxes(faces, unsure, ['1']).query('x1 < 100').empty
+
+
+def test_videos_of_a_folder(tmp_path):
+    for name in ('b.mp4', 'b.mov', 'a.MKV', '.hidden.mp4', 'notes.txt', '..mp4'): (tmp_path / name).touch()
+    found = list_videos(tmp_path)
+    assert [*found] == ['a', 'b_mov', 'b_mp4']
+
+
+def test_looks_break_at_gaps_and_tracks():
+    faces = pd.DataFrame(dict(track_id=list('aaabbb'), frame=[0, 1, 5, 6, 7, 8], score=.9, looking=True))
+    looks = find_looks(faces)
+    assert looks[['track_id', 'start', 'end']].values.tolist() == [['a', 0, 2 / 30], ['a', 5 / 30, 6 / 30], ['b', 6 / 30, 9 / 30]]
+    assert find_looks(faces.assign(looking=False)).empty
+
+
+def crossing(n=60, every=3):
+    "Detections of two faces that pass each other, one before the other."
+    t = np.arange(0, n, every)
+    left, right = [np.stack([x + v * t, 50 + 0 * t, x + v * t + 40, 100 + 0 * t], 1) for x, v in ((0, 6), (360, -6))]
+    table = pd.DataFrame(np.vstack([left, right]), columns=BOX).assign(frame=np.tile(t, 2), confidence=.9)
+    table = table.sort_values('frame', kind='stable', ignore_index=True)
+    table.attrs = dict(cuts=[], first=0, stop=n, every=every, width=480, height=360)
+    return table
+
+
+def test_links():
+    table = crossing()
+    assert link_faces(table).tolist() == [0, 1] * 20
+    lost = table[~((table.frame > 15) & (table.frame < 24))]                     # both are lost for less than half a second
+    assert {*link_faces(lost)} == {0, 1}
+    long = table[~((table.frame > 15) & (table.frame < 40))]
+    assert {*link_faces(long)} == {0, 1, 2, 3}
+    table.attrs['cuts'] = [31]
+    faces = track_faces(table)
+    assert faces.groupby('track_id').frame.agg(['min', 'max']).values.tolist() == [[0, 30], [0, 30], [33, 59], [33, 59]]
+    empty = track_faces(table[:0])
+    assert empty.empty and empty.frame.dtype == 'int64' and {'confidence', 'interpolated'} <= {*empty.columns}
+
+
+def test_sizes_and_numbers_of_faces():
+    table = crossing()
+    table.loc[table.x1.index % 2 == 1, ['x2', 'y2']] = table.loc[table.x1.index % 2 == 1, ['x1', 'y1']].to_numpy() + 20
+    assert track_faces(table, min_face=24).track_id.nunique() == 1
+    assert track_faces(table, min_face=10, max_faces=1).track_id.nunique() == 1
+    assert track_faces(table, min_face=10).track_id.nunique() == 2
+    assert track_faces(table, min_face=10, min_track=3).empty
