@@ -58,7 +58,8 @@ def is_cut(
     "Whether a new shot begins."
     a, b = before - before.mean(), after - after.mean()
     spread = np.sqrt((a ** 2).mean() * (b ** 2).mean())
-    if spread < 4: return bool(abs(before.mean() - after.mean()) > 40)     # one of them has hardly any contrast
+    if spread < 4:                                               # one of them has hardly any contrast
+        return bool(max(abs(before.mean() - after.mean()) - 40, abs(a.std() - b.std()) - 15) > 0)
     return bool((a * b).mean() / spread < .5)
 
 # %% ../nbs/42_tracking.ipynb #detect-faces
@@ -253,8 +254,9 @@ def read_boxes(
 def _numbers_of(rows, column, path):
     "A column of finite numbers."
     if column not in rows:
-        near = difflib.get_close_matches(column, rows.columns, 1)
-        hint = f' ({near[0]!r} is near)' if near else ''
+        near = {c.lower(): c for c in rows.columns}
+        close = difflib.get_close_matches(column, near, 1)
+        hint = f' ({near[close[0]]!r} is near)' if close else ''
         raise ValueError(f'{path} has no column {column!r}{hint}; it has {", ".join(rows.columns)}. Expected: '
                          'frame (or seconds), track_id, x1, y1, x2, y2')
     values = pd.to_numeric(rows[column], errors='coerce').astype(float)

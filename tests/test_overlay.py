@@ -116,7 +116,8 @@ def test_rotated(tmp_path, turns):
     with _open(tmp_path / 'b.mp4') as container: assert {f.rotation for f in container.decode(video=0)} == {0}
 
 
-@pytest.mark.parametrize('codec, pixels, turns', [('ffv1', 'yuv444p', 0), ('ffv1', 'bgr0', 0), ('mpeg4', 'yuv420p', 0), ('libx264', 'yuv444p', 1),
+@pytest.mark.parametrize('codec, pixels, turns', [
+    ('ffv1', 'yuv444p', 0), ('ffv1', 'bgr0', 0), ('mpeg4', 'yuv420p', 0), ('libx264', 'yuv444p', 1),
                                                   ('ffv1', 'yuv422p10le', 0), ('ffv1', 'gray', 0)])
 def test_odd_sizes_and_pixels(tmp_path, codec, pixels, turns):
     source = odd.make_video(tmp_path / ('a.mp4' if turns else 'a.mkv'), odd.constant(30, .4), size=(321, 241), codec=codec, pixels=pixels,
@@ -183,7 +184,8 @@ def test_places_of_labels_do_not_overlap():
 
 def test_faces_that_cannot_be_drawn_are_left_out(tmp_path):
     source = odd.make_video(tmp_path / 'a.mp4', odd.constant(30, .2))
-    faces = [(1, np.nan, 1, 2, 3, True), (2, -np.inf, 0, 5, 5, True), (3, 1e9, 1e9, 2e9, 2e9, True), (4, 50, 50, 40, 40, True), (5, 9, 9, 9, 9, False),
+    faces = [(1, np.nan, 1, 2, 3, True), (2, -np.inf, 0, 5, 5, True), (3, 1e9, 1e9, 2e9, 2e9, True),
+             (4, 50, 50, 40, 40, True), (5, 9, 9, 9, 9, False),
              (6, -1e12, -1e12, 1e12, 1e12, False), (7., -60, -60, 20, 20, True)]
     assert write_overlay(source, tmp_path / 'b.mp4', boxes(6, *faces).drop(columns='score'))['frames'] == 6
 
@@ -193,7 +195,8 @@ def test_faces_that_cannot_be_drawn_are_left_out(tmp_path):
 def detail(image):
     "What is finer than 8 pixels."
     grey = image.astype(float).mean(2)
-    coarse = np.kron(grey[:grey.shape[0] // 8 * 8, :grey.shape[1] // 8 * 8].reshape(grey.shape[0] // 8, 8, -1, 8).mean((1, 3)), np.ones((8, 8)))
+    blocks = grey[:grey.shape[0] // 8 * 8, :grey.shape[1] // 8 * 8].reshape(grey.shape[0] // 8, 8, -1, 8)
+    coarse = np.kron(blocks.mean((1, 3)), np.ones((8, 8)))
     return grey[:coarse.shape[0], :coarse.shape[1]] - coarse
 
 
@@ -240,7 +243,8 @@ def test_no_metadata_and_no_other_streams(tmp_path, ending):
 
 # Sound
 
-COPIED = [('aac', 'mp4', 44_100), ('aac', 'mkv', 48_000), ('aac', 'ts', 48_000), ('libmp3lame', 'mp4', 44_100), ('libmp3lame', 'avi', 44_100),
+COPIED = [('aac', 'mp4', 44_100), ('aac', 'mkv', 48_000), ('aac', 'ts', 48_000), ('libmp3lame', 'mp4', 44_100),
+          ('libmp3lame', 'avi', 44_100),
           ('alac', 'mov', 44_100), ('ac3', 'mkv', 48_000), ('flac', 'mkv', 44_100)]
 
 
@@ -279,7 +283,8 @@ def lag(one, two, most):
     return max(range(-most, most + 1), key=lambda k: np.dot(a, two[0, most + k:most + k + n]))
 
 
-ENCODED = [('pcm_s16le', 'mov', 44_100, 'stereo'), ('vorbis', 'mkv', 48_000, 'stereo'), ('pcm_s16le', 'avi', 8000, 'mono'), ('mp2', 'ts', 48_000, 'stereo')]
+ENCODED = [('pcm_s16le', 'mov', 44_100, 'stereo'), ('vorbis', 'mkv', 48_000, 'stereo'), ('pcm_s16le', 'avi', 8000, 'mono'),
+           ('mp2', 'ts', 48_000, 'stereo')]
 
 
 @pytest.mark.parametrize('codec, ending, rate, layout', ENCODED)
@@ -287,7 +292,8 @@ ENCODED = [('pcm_s16le', 'mov', 44_100, 'stereo'), ('vorbis', 'mkv', 48_000, 'st
 def test_other_sound_is_encoded(tmp_path, codec, ending, rate, layout, later):
     clock, video = {'mkv': 1000, 'avi': 30}.get(ending, 90_000), 'mpeg4' if ending == 'avi' else 'libx264'
     if later and ending == 'avi': pytest.skip('an AVI has no time of beginning')
-    source = odd.make_video(tmp_path / f'a.{ending}', size=(160, 120), sound=codec, rate=rate, layout=layout, sound_start=later, codec=video,
+    source = odd.make_video(tmp_path / f'a.{ending}', size=(160, 120), sound=codec, rate=rate, layout=layout, sound_start=later,
+                            codec=video,
                             clock=clock)
     assert write_overlay(source, tmp_path / 'b.mp4', NONE) == dict(frames=30, sound='encoded as AAC', notes=[])
     (old_start, old, _), (new_start, new, new_rate) = heard(source), heard(tmp_path / 'b.mp4')
@@ -355,7 +361,8 @@ def test_find_sound(tmp_path):
 
 def test_a_file_that_is_cut_off(tmp_path):
     whole = odd.make_video(tmp_path / 'a.mp4', sound='aac', movflags='faststart')
-    for ending, source in (('mp4', whole), ('mkv', odd.make_video(tmp_path / 'a.mkv', sound='aac', clock=1000)), ('ts', odd.make_video(tmp_path / 'a.ts'))):
+    matroska, transport = odd.make_video(tmp_path / 'a.mkv', sound='aac', clock=1000), odd.make_video(tmp_path / 'a.ts')
+    for ending, source in (('mp4', whole), ('mkv', matroska), ('ts', transport)):
         file = odd.cut_off(source, tmp_path / f'cut.{ending}')
         done = write_overlay(file, tmp_path / 'b.mp4', boxes(30, *TWO))
         assert 8 < done['frames'] < 30
