@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -133,7 +132,8 @@ def test_own_boxes_replace_the_detector(clip, weights, tmp_path):
     ('frame,track_id,x1,y1,x2\n0,a,1,2,3\n', "no column 'y2'"), ('frame,track_id,X1,y1,x2,y2\n0,a,1,2,3,4\n', "'X1' is near"),
     ('frame,track_id,x1,y1,x2,y2\n0,a,1,2,x,4\n', 'row 1: x2'), ('frame,track_id,x1,y1,x2,y2\n.5,a,1,2,3,4\n', 'no whole number'),
     ('frame,track_id,x1,y1,x2,y2\n0,a,1,2,3,4\n0,a,1,2,3,4\n', 'row 2: the track has two boxes'),
-    ('frame,track_id,x1,y1,x2,y2\n-1,a,1,2,3,4\n', 'no whole number from 0'), ('frame,track_id,x1,y1,x2,y2\n0,../a,1,2,3,4\n', 'cannot be used'),
+    ('frame,track_id,x1,y1,x2,y2\n-1,a,1,2,3,4\n', 'no whole number from 0'),
+    ('frame,track_id,x1,y1,x2,y2\n0,../a,1,2,3,4\n', 'cannot be used'),
     ('frame,track_id,x1,y1,x2,y2\n0,,1,2,3,4\n', 'cannot be used'), ('', 'cannot be read')])
 def test_boxes_that_do_not_fit_are_refused(text, said, tmp_path):
     (tmp_path / 'boxes.csv').write_text(text)
@@ -198,7 +198,7 @@ def slow(table, path):
     print('wrote', path.name, flush=True)
     time.sleep(float(sys.argv[4]))
 own_video.write_table = slow
-for stage in (own_video.open_video, own_video.find_faces, own_video.cut_faces, own_video.score_faces, own_video.save_video_tables): stage(run)
+for stage in ('open_video', 'find_faces', 'cut_faces', 'score_faces', 'save_video_tables'): getattr(own_video, stage)(run)
 print('done', *run.seconds, flush=True)
 '''
 
