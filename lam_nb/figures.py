@@ -401,7 +401,8 @@ def contact_sheet(
     "Images side by side, with a border in the colour of their class."
     columns = max(1, min(columns, len(images)))
     rows = max(1, -(-len(images) // columns))
-    width, high = _width(PAGE / 8 * columns), 1.2 if captions else 1.02           # of a cell: 1 wide
+    lines = max((text.count('\n') + 1 for text in captions), default=0) if captions else 0
+    width, high = _width(PAGE / 8 * columns), 1.02 + .18 * lines                  # of a cell: 1 wide
     fig, ax = plt.subplots(figsize=(width, width / columns * rows * high))
     ax.set(xlim=(0, columns), ylim=(rows * high, 0))
     ax.set_axis_off()

@@ -221,7 +221,7 @@ def find_faces(
         run.detections = _detect(run)
         how = s.model_dump(include={'confidence', 'max_gap', 'min_track', 'min_face', 'max_faces'})
         found = track_faces(run.detections, run.name, **how)
-        run.notes += [f'{len(run.detections.attrs["cuts"])} cuts'] * bool(run.detections.attrs['cuts'])
+        if n := len(run.detections.attrs['cuts']): run.notes.append(f'{n} cut{"s" * (n > 1)}: tracks end there')
     run.faces = fit_to_annotators(found, run.fit, (facts['width'], facts['height']))
     gone = (run.faces.x2 - run.faces.x1 < 1) | (run.faces.y2 - run.faces.y1 < 1)      # beyond the frame's edge
     run.faces = run.faces[~gone].reset_index(drop=True)

@@ -173,9 +173,9 @@ def _pairs(tracks, frame, boxes, rows):
         if np.isfinite(costs[i, j]): yield tracks[i], rows[j]
 
 # %% ../nbs/42_tracking.ipynb #track-faces
-SMOOTH = 11 # positions over which a track's boxes are smoothed
+SMOOTH = 11
 
-def _filled(frames, boxes, last, smooth=SMOOTH):
+def _filled(frames, boxes, last, smooth):
     "(m,) every position from the first to `last`; (m, 4) boxes between those known, smoothed."
     full = np.arange(frames[0], last + 1)
     filled = np.stack([np.interp(full, frames, boxes[:, k]) for k in range(4)], axis=1)
@@ -190,6 +190,7 @@ def track_faces(
     min_track: float = .3, # seconds that a track lasts at least
     min_face: int = 24, # side of a face, pixels of the video
     max_faces: int = 0, # the largest so many of each position; 0: all
+    smooth: int = SMOOTH, # positions over which a track's boxes are smoothed, odd; 1: not
 ) -> pd.DataFrame: # a faces table, labels -1; and confidence (NaN where interpolated)
     "The tracks of a video, numbered from 1 as they appear."
     attrs, rows = detections.attrs, detections[_large(detections, min_face, max_faces)].reset_index(drop=True)
@@ -199,7 +200,7 @@ def track_faces(
         own = rows[number == i]
         frames, shot = own.frame.to_numpy(), shots[np.searchsorted(shots, own.frame.iloc[-1], 'right')]
         last = min(frames[-1] + attrs['every'] - 1, shot - 1)          # until the detector looked again
-        full, boxes = _filled(frames, own[_BOX].to_numpy(), last)
+        full, boxes = _filled(frames, own[_BOX].to_numpy(), last, smooth)
         if len(full) < min_track * 30: continue
         part = pd.DataFrame(boxes, columns=_BOX).assign(frame=full, track_id=f'{len(parts) + 1}')
         parts.append(part.merge(own[['frame', 'confidence']], how='left', on='frame'))

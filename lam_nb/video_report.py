@@ -26,14 +26,18 @@ from .own_video import OwnVideo, video_metrics
 # %% ../nbs/45_video_report.ipynb #looks-timeline
 DRAWN = 24 # tracks in a figure, those that were seen longest
 
-def _clock(seconds, _=None):
+def _clock(seconds, digits=0):
     "Seconds as m:ss."
-    return f'{int(seconds) // 60}:{seconds % 60:02.0f}' if seconds == int(seconds) else f'{seconds:.1f}'
+    return f'{int(seconds) // 60}:{seconds % 60:0{3 + digits if digits else 2}.{digits}f}'
+
+def _by_number(tracks):
+    "2 before 10, names after numbers."
+    return sorted(tracks, key=lambda track: (not track.isdecimal(), int(track) if track.isdecimal() else 0, track))
 
 def _drawn(faces):
     "The tracks of a figure, in the order in which they appear."
-    longest = faces.groupby('track_id').size().nlargest(DRAWN).index
-    return faces[faces.track_id.isin(longest)].groupby('track_id').frame.min().sort_values(kind='stable').index
+    longest, first = faces.groupby('track_id').size().nlargest(DRAWN).index, faces.groupby('track_id').frame.min()
+    return sorted(_by_number(longest), key=first.get)
 
 def _draw_lane(ax, y, rows, threshold):
     "One track: seen (pale), score (a line), looks (bars)."
@@ -65,8 +69,9 @@ def looks_timeline(
            ylim=(-len(tracks) + .9, 1), xlim=(faces.frame.min() / 30, (faces.frame.max() + 1) / 30),
            xlabel='time in the video (min:s)')
     ax.set_ylabel('track', labelpad=46 if crops else 4)
-    ax.xaxis.set_major_formatter(FuncFormatter(_clock))
-    ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 1.5, 2, 3, 5, 6, 10]))
+    digits = 1 if np.ptp(faces.frame) < 240 else 0
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, digits)))
+    ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 1.5, 2, 3, 5, 6, 10], integer=not digits))
     ax.tick_params(axis='y', length=0)
     figures._key(ax, ('looking', figures.LOOKING), ('score, 0 to 1; dotted: threshold', figures.DARK))
     return fig
