@@ -23,7 +23,7 @@ from .reports import show_report, write_report
 from .faces import ClipFaces
 from .own_video import OwnVideo, video_metrics
 
-# %% ../nbs/45_video_report.ipynb #looks-timeline
+# %% ../nbs/45_video_report.ipynb #drawn
 DRAWN = 24 # tracks in a figure, those that were seen longest
 
 def _clock(seconds, digits=0):
@@ -36,9 +36,11 @@ def _by_number(tracks):
 
 def _drawn(faces):
     "The tracks of a figure, in the order in which they appear."
-    longest, first = faces.groupby('track_id').size().nlargest(DRAWN).index, faces.groupby('track_id').frame.min()
+    longest = faces.groupby('track_id').size().nlargest(DRAWN).index
+    first = faces.groupby('track_id').frame.min()
     return sorted(_by_number(longest), key=first.get)
 
+# %% ../nbs/45_video_report.ipynb #looks-timeline
 def _draw_lane(ax, y, rows, threshold):
     "One track: seen (pale), score (a line), looks (bars)."
     time, gaps = rows.frame.to_numpy() / 30, np.flatnonzero(np.diff(rows.frame) > 1) + 1
@@ -71,7 +73,8 @@ def looks_timeline(
     ax.set_ylabel('track', labelpad=46 if crops else 4)
     digits = 1 if np.ptp(faces.frame) < 240 else 0
     ax.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _clock(seconds, digits)))
-    ax.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 1.5, 2, 3, 5, 6, 10], integer=not digits))
+    steps = dict(steps=[1, 1.5, 2, 3, 5, 6, 10], integer=not digits)
+    ax.xaxis.set_major_locator(MaxNLocator(9, **steps))
     ax.tick_params(axis='y', length=0)
     figures._key(ax, ('looking', figures.LOOKING), ('score, 0 to 1; dotted: threshold', figures.DARK))
     return fig
