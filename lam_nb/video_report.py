@@ -32,7 +32,8 @@ def _clock(seconds, digits=0):
 
 def _by_number(tracks):
     "2 before 10, names after numbers."
-    return sorted(tracks, key=lambda track: (not track.isdecimal(), int(track) if track.isdecimal() else 0, track))
+    number = lambda track: int(track) if track.isdecimal() else np.inf
+    return sorted(tracks, key=lambda track: (number(track), track))
 
 def _drawn(faces):
     "The tracks of a figure, in the order in which they appear."

@@ -29,7 +29,7 @@ def run(name, folder, **parameters):
 
 @pytest.fixture(scope='module')
 def runs(sample, tmp_path_factory):
-    "All three in order, with two evaluations."
+    "The first three in order, with two evaluations, and a video."
     work = tmp_path_factory.mktemp('runs')
     data = dict(data_dir=str(sample), faces_dir=str(work / 'faces'))
     out = {'prepare': run('prepare', work, **data, splits=['train', 'val', 'test'], workers=2)}
@@ -37,6 +37,7 @@ def runs(sample, tmp_path_factory):
     checkpoint = str(out['train'] / 'checkpoints' / 'best.pt')
     out['val'] = run('evaluate', work / 'val', **data, checkpoint=checkpoint, num_workers=0)
     out['test'] = run('evaluate', work / 'test', **data, checkpoint=checkpoint, num_workers=0, split='test', smoothing=3, flip=True)
+    out['video'] = run('video', work, video=str(sample), checkpoint=checkpoint)
     return out
 
 
@@ -44,7 +45,8 @@ def runs(sample, tmp_path_factory):
     ('prepare', ['summary.json', 'skipped.csv']),
     ('train', ['history.csv', 'metrics.json', 'checkpoints/last.pt', 'checkpoints/best.pt']),
     ('val', ['pred.csv', 'gt.csv', 'predictions.parquet', 'metrics.json']),
-    ('test', ['pred.csv', 'submission.json', 'predictions.parquet', 'metrics.json'])])
+    ('test', ['pred.csv', 'submission.json', 'predictions.parquet', 'metrics.json']),
+    ('video', ['faces.csv', 'looks.csv', 'tracks.csv', 'overlay.mp4', 'detections.parquet', 'predictions.parquet', 'metrics.json'])])
 def test_each_leaves_what_the_contract_names(runs, name, files):
     folder = runs[name]
     assert not [f for f in [*files, 'settings.json', 'report.html'] if not (folder / f).stat().st_size]
@@ -54,7 +56,7 @@ def test_each_leaves_what_the_contract_names(runs, name, files):
     assert next(folder.glob('*.ipynb')).stat().st_size < 3e6
 
 
-@pytest.mark.parametrize('name, least', [('prepare', 4), ('train', 3), ('val', 15), ('test', 15)])
+@pytest.mark.parametrize('name, least', [('prepare', 4), ('train', 3), ('val', 15), ('test', 15), ('video', 2)])
 def test_figures_are_seen_in_the_notebook(runs, name, least):
     cells = nbformat.read(next(runs[name].glob('*.ipynb')), 4).cells
     assert sum('image/png' in o.get('data', {}) for c in cells for o in c.get('outputs', [])) >= least
@@ -73,7 +75,8 @@ def test_metrics_hold_what_the_contract_names(runs, sample):
     ('train', ['Training curves', 'The data', 'Throughput', 'All epochs', 'How to repeat it', 'Settings']),
     ('val', ['At a glance', 'How sure are these numbers?', 'Decisions', 'Where does it work?', 'Errors in time',
              'True positives', 'False positives', 'False negatives', 'True negatives', 'Along further tracks', 'Published numbers',
-             'All metrics', 'Settings'])])
+             'All metrics', 'Settings']),
+    ('video', ['Who looks, and when', 'How far to trust it', 'Looks', 'Tracks', 'Time', 'Settings'])])
 def test_reports_have_their_sections_in_order(runs, name, headings):
     assert re.findall('<h2>(.*?)</h2>', (runs[name] / 'report.html').read_text()) == headings
 
