@@ -158,8 +158,8 @@ def memory(args):
             queue = spawn.Queue()
             process = spawn.Process(target=_peak, args=(file, weights, Path(folder) / f'{minutes:g}', queue))
             process.start()
-            peak, took = queue.get()
             process.join()
+            peak, took = queue.get(timeout=10)
             rows.append(dict(minutes=minutes, peak_mb=round(peak), seconds=round(took), rows=len(pd.read_csv(
                 Path(folder) / f'{minutes:g}/faces.csv', comment='#'))))
             print(rows[-1], flush=True)

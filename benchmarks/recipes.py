@@ -59,11 +59,14 @@ def entries(data: Path, seconds: float = 0) -> dict:
         'sharpness told': HEAD | dict(quality='input'),
         'true pose told': HEAD | dict(side=['yaw', 'pitch', 'roll'], side_table=truth),
         'landmarks told': HEAD | dict(side=[*LANDMARKS, 'landmark_score'], side_table=points),
-        'pretrained on gaze': HEAD | dict(encoder_weights=str(data / f'gaze-{seconds:g}s.pth')),
+        'pretrained on gaze': HEAD | dict(encoder_weights=str(gaze_file(data, seconds))),
         'transformer': HEAD | dict(head='transformer', lr=3e-4),
         'one face': HEAD | dict(window=1, head='centre'),
         SMOKE[0]: HEAD | dict(encoder='timm:test_resnet', tune='none'),
         SMOKE[1]: HEAD | dict(encoder='timm:test_resnet', encoder_lr_ratio=1)}
+
+
+def gaze_file(data: Path, seconds: float) -> Path: return data / f'gaze-{seconds:g}s.pth'
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
@@ -103,7 +106,7 @@ def pretrain(data: Path, seconds: float, seed: int = 0):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    torch.save(dict(state_dict=backbone.state_dict()), data / f'gaze-{seconds:g}s.pth')
+    torch.save(dict(state_dict=backbone.state_dict()), gaze_file(data, seconds))
     print(f'pretrained on {len(images):,} faces: {len(losses)} steps, mean loss of the last 50 {np.mean(losses[-50:]):.3f}', flush=True)
 
 
@@ -135,6 +138,7 @@ def one(name: str, seed: int, data: Path, out: Path, seconds: float):
     "One training, in a process with one thread; its figures go to <out>/<name>/seed-N/figures.json."
     if name == 'pretraining': return pretrain(data, seconds)
     torch.set_num_threads(1)
+    while name == 'pretrained on gaze' and not gaze_file(data, seconds).exists(): time.sleep(5)          # it is being made beside this
     folder, recipe = folder_of(out, name, seed), training(name, seed, data, out, seconds)
     known = json.loads((folder.parent / 'speed.json').read_text())
     stride = max(1, round(known['rows'] * recipe['epochs'] / (known['rate'] * seconds)))
@@ -191,7 +195,7 @@ def side_by_side(work, todo: list, after=lambda given: None):
         for given, process in [each for each in running if not each[1].is_alive()]:
             running = [each for each in running if each[1] is not process]
             if process.exitcode: print(*given[:2], 'failed', flush=True)
-            after(given)
+            else: after(given)
         time.sleep(1)
 
 
@@ -211,7 +215,7 @@ def main():
     todo = [(name, seed, *rest) for name, seed in wanted if (name, seed) not in done]
     names = [name for name in args.entries if name in {name for name, *_ in todo}]
     side_by_side(speed, [(name, 0, *rest) for name in names if not (folder_of(args.out, name, 0).parent / 'speed.json').exists()])
-    if not (args.data / f'gaze-{args.seconds:g}s.pth').exists(): todo.insert(0, ('pretraining', 0, *rest))     # of a later entry
+    if not gaze_file(args.data, args.seconds).exists(): todo.insert(0, ('pretraining', 0, *rest))     # of a later entry
     side_by_side(one, todo, lambda given: write(folder_of(args.out, *given[:2]), args.seconds))
 
 

@@ -182,7 +182,8 @@ def _unlisted(out, leaves):
     return (kind, [*leaves, *figures]) if kind and is_ours else (None, [])
 
 # %% ../nbs/02_folders.ipynb #check-folder
-_FOLDERS = dict(train=('figures', 'checkpoints', 'tensorboard'), evaluate=('figures', 'parts'))    # of a run
+_FOLDERS = dict(train=('figures', 'checkpoints', 'tensorboard'), evaluate=('figures', 'parts'),
+                video=('figures', 'faces', 'parts'))    # of a run
 
 def _check_place(place):
     "ValueError if something is there that is no folder."

@@ -48,12 +48,10 @@ class ClipPlan:
         model=FaceModel, # its `window`, `step`, `blur` and `numbers` count
         side: dict | None = None, # as `read_side_table` gives it
         features: str | Path | None = None, # folder of kept features; None: they are computed
-        only: np.ndarray | None = None, # (rows,) bool: which rows of the store are scored; None: all
     ):
         table, own = store.table, lambda name: getattr(model, name, getattr(FaceModel, name))
         keep, track, frame = sample_rows(table, stride), pd.factorize(table.track_id)[0], table.frame.to_numpy()
         length, step, blur = own('window'), own('step'), own('blur')
-        if only is not None: keep = keep & only
         rows = window_rows(track, frame, store.missing, store.black, length, step)[keep]       # (M, T)
         if blur:
             blurred = sharpness_rank(table.sharpness, blur) < KEPT_SHARPNESS
@@ -64,6 +62,15 @@ class ClipPlan:
         self.names = tuple(own('numbers'))
         self.told = side_numbers(table, self.names, side)[self.need]                               # (F, K)
         self.kept = KeptFeatures(Path(features) / store.path.name, store) if features else None
+
+    def part(self, first: int, last: int): # windows from 0, last exclusive
+        "The plan of some of its windows."
+        part, rows = copy.copy(self), self.need[self.windows[first:last]]                          # (m, T)
+        part.need, where = np.unique(rows, return_inverse=True)
+        part.windows, part.keep = where.reshape(-1, self.windows.shape[1]), np.zeros_like(self.keep)
+        part.keep[np.flatnonzero(self.keep)[first:last]] = True
+        part.told = self.told[np.searchsorted(self.need, part.need)]
+        return part
 
     def table(self) -> pd.DataFrame:
         table = self.store.table[self.keep].reset_index(drop=True)

@@ -99,6 +99,7 @@ class _Pen:
     def __init__(self, width, height, matrix, full):
         self.size, self.matrix, self.full, short = (width, height), matrix, full, min(width, height)
         self.line, self.letters = max(2, 2 * round(short / 300)), max(11, round(short * .036))
+        self.heading = max(9, min(self.letters, width // 32))    # so that 50 letters fit into an upright frame
         self.text = lru_cache(maxsize=512)(self._text)           # the same text comes again and again
         self.colour = lru_cache(lambda name: _yuv([*bytes.fromhex(name[1:])], matrix, full).round().tolist())
 
@@ -115,7 +116,7 @@ class _Pen:
 
     def _text(self, text, colour, ground, width=None):
         "A text ready to be pasted: its opacity and its colour times opacity, for each plane."
-        image = _text_image(text, self.letters, colour, ground, width)
+        image = _text_image(text, self.letters if width is None else self.heading, colour, ground, width)
         alpha, yuv = image[..., 3].astype(np.float32), _yuv(image[..., :3], self.matrix, self.full)
         parts = [np.dstack([alpha, yuv[..., k] * alpha]) for k in range(3)]            # (H, W, 2)
         halves = [cv2.resize(part, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA) for part in parts[1:]]
@@ -324,14 +325,18 @@ def _media(container, video, sound, seen):
 
 def _in_order(media, stream, seen):
     """Yields (time in ticks, frame), and (None, packet of the sound). Of five frames the earliest is next:
-    damaged ones come out of order. One without a time follows the one before."""
+    damaged ones come out of order. One without a time follows the one before. An AVI's frames are in order, their
+    times in that of decoding: there only the times are sorted."""
+    times_only = stream.container.format.name == 'avi'
     held, due, step = [], 0, max(round(1 / ((stream.average_rate or 30) * stream.time_base)), 1)
     for item in media:
         if hasattr(item, 'planes'):
             seen['untimed'] += item.pts is None
             time = due if item.pts is None else item.pts
             due = time + step
+            before = [*held]
             insort(held, (time, item), key=lambda pair: pair[0])
+            if times_only: held = [*zip(sorted(t for t, _ in held), [*(f for _, f in before), item])]
             if len(held) > 4: yield held.pop(0)
         else: yield None, item
     yield from held
@@ -370,8 +375,7 @@ _NOTES = {'damaged': 'Damaged packets of the video that were left out: {}.',
 
 def _notes(frame, seen, said):
     "Sentences about what is not as usual."
-    hdr = {16: 'PQ', 18: 'HLG'}.get(frame.color_trc)
-    bright = [f'The video is HDR ({hdr}): it is written with 8 bits and without tone mapping.'] * bool(hdr)
+    bright = ['HDR is written with 8 bits and without tone mapping.'] * (frame.color_trc in (16, 18))
     odd = [text.format(f'{seen[key]:,}') for key, text in _NOTES.items() if seen[key]]
     return [*filter(None, said), *bright, *odd]
 
@@ -387,7 +391,7 @@ class _Artist:
         matrix = guess if tags['colorspace'] == 2 else tags['colorspace']
         self.pen, self.labels = _Pen(*size, matrix, tags['color_range'] == 2), labels
         self.size = (first.width, first.height)[::-1 if round(first.rotation / 90) % 2 else 1]
-        self.title = title and _shortened(str(title), 300, size[0] - self.pen.letters, self.pen.letters)
+        self.title = title and _shortened(str(title), 300, size[0] - self.pen.heading, self.pen.heading)
 
     def __call__(self, frame, position, seen):
         canvas, scale = _canvas(frame, self.size)

@@ -296,11 +296,12 @@ def _box_fit(value):
     if value is None or len(value) == 1 and isinstance(value[0], str): return value
     try: numbers = [float(v) for v in value]
     except ValueError: numbers = []
-    if len(numbers) == 4 and .2 < min(numbers[:2]) and max(numbers) < 5 and min(numbers) > -2: return numbers
+    if len(numbers) == 4 and min(numbers[:2]) > .2 and all(-2 < v < 5 for v in numbers): return numbers
     raise ValueError('expected width,height,right,down, such as 1.1,1.2,0,-0.05, or the path of a '
                      'box_fit.json')
 
 _BoxFit = Annotated[list[float | str] | None, AfterValidator(_box_fit)]
+_Texts = Annotated[list[str | int], AfterValidator(lambda values: [str(value) for value in values])]
 
 # %% ../nbs/09_settings.ipynb #video-settings
 class VideoSettings(Settings):
@@ -335,7 +336,7 @@ class VideoSettings(Settings):
     # what is shown
     overlay: Literal['scores', 'boxes', 'none'] = 'scores'  # the video with boxes and scores, or boxes only
     blur: Literal['none', 'others', 'all'] = 'none'     # faces made unrecognisable in the overlay
-    keep_tracks: list[str] = []                         # blur = others: all faces but those of these tracks
+    keep_tracks: _Texts = []                            # blur = others: all faces but those of these tracks
     resume: bool = True                                 # use what an earlier run here has finished
 
     @model_validator(mode='after')

@@ -9,6 +9,7 @@ __all__ = ['LEAST', 'SMOOTH', 'DEFAULT_FIT', 'small_frame', 'is_cut', 'detect_fa
 # %% ../nbs/42_tracking.ipynb #imports
 import difflib
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -77,20 +78,24 @@ def detect_faces(
     """The faces in a video. `attrs`: `cuts` (first positions of shots), `first` and `stop` (what was looked at,
     stop is exclusive), `width`, `height` (of the upright frame), `every`."""
     first, last = round(start * 30), np.inf if end is None else round(end * 30)
-    rows, cuts, before, due, stop, shape = [], [], None, first, first, (0, 0)
+    rows, cuts, before, due, over, shape = [], [], None, first, first, (0, 0)
     for frame, begin, stop in _shown(video, first, 'video'):
         if begin >= last: break
-        begin, stop, small = max(begin, first), int(min(stop, last)), _thumbnail(frame)
-        if cut := before is not None and is_cut(before, small): cuts.append(begin)
-        if cut or stop > due:
-            at = begin if cut else max(begin, due)
-            rows.append(_detected(detector, frame, size, at))
+        begin, over = max(begin, first), int(min(stop, last))
+        if over <= begin: continue                               # a frame before the first
+        small, shape = _thumbnail(frame), shape if any(shape) else _upright(frame)
+        if before is not None and is_cut(before, small):
+            cuts.append(begin)
+            due = begin
+        if over > due:
+            found, due = _detected(detector, frame, size), max(begin, due)
+            for at in range(due, over, every): rows.append(np.insert(found, 0, at, axis=1))    # shown for long
             due = at + every
-        before, shape = small, shape if any(shape) else _upright(frame)
-        if progress: progress.update(stop - begin)
+        before = small
+        if progress: progress.update(over - begin)
     rows = np.concatenate(rows or [np.zeros((0, 6))])
     table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
-    table.attrs = dict(cuts=cuts, first=first, stop=max(stop, first), every=every)
+    table.attrs = dict(cuts=cuts, first=first, stop=max(over, first), every=every)
     table.attrs |= dict(width=shape[0], height=shape[1])
     return table
 
@@ -99,12 +104,12 @@ def _upright(frame):
     turned = round(frame.rotation / 90) % 2
     return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
-def _detected(detector, frame, size, position):
-    "(n, 6): position, box in pixels of the frame, confidence."
+def _detected(detector, frame, size):
+    "(n, 5): boxes in pixels of the frame, confidence."
     image, scale = small_frame(frame, size)
     found = _found(detector, image)
     found[:, :4] *= scale
-    return np.column_stack([np.full(len(found), position), found])
+    return found
 
 # %% ../nbs/42_tracking.ipynb #overlap
 def overlap(
@@ -147,15 +152,16 @@ def link_faces(
     detections: pd.DataFrame, # as `detect_faces` gives them, by frame
     confidence: float = .7, # of a detection that begins a track
     least: float = .5, # of one that goes on with it
-    max_gap: float = .5, # seconds that a track may be lost
+    max_gap: float = .5, # seconds that a track may be lost, beside those between two detections
 ) -> np.ndarray: # (n,) number of each detection's track, from 0; -1: none
     "Links detections to tracks."
     number, going, count = np.full(len(detections), -1), [], 0
+    lost = max_gap * 30 + detections.attrs.get('every', 1)
     cuts, before = np.array(detections.attrs.get('cuts', []), int), None
     boxes, sure = detections[_BOX].to_numpy(float), detections.confidence.to_numpy()
     for frame, rows in detections.groupby('frame', sort=True).indices.items():
         cut = before is not None and ((cuts > before) & (cuts <= frame)).any()
-        going, before = [t for t in going if not cut and frame - t.frame <= max_gap * 30], frame
+        going, before = [t for t in going if not cut and frame - t.frame <= lost], frame
         rows = rows[sure[rows] >= least]
         for track, row in _pairs(going, frame, boxes, rows):
             number[row] = track.number
@@ -241,13 +247,16 @@ def read_boxes(
     max_gap: float = .5, # longer gaps of a track are not filled, seconds
 ) -> pd.DataFrame: # as `track_faces` gives it, confidence 1 for the rows given
     "A user's own boxes; ValueError says what does not fit."
-    try: rows = pd.read_csv(path, dtype={'track_id': str}, comment='#')
+    try:
+        with open(path, encoding='utf-8-sig') as file: lines = [*takewhile(lambda line: line[0] == '#', file)]
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=len(lines), encoding='utf-8-sig')
     except (OSError, ValueError) as e: raise ValueError(f'{path} cannot be read: {e}') from None
-    rows.columns = [str(c).strip() for c in rows.columns]
-    if 'frame' not in rows and 'seconds' in rows:
-        rows['frame'] = (_numbers_of(rows, 'seconds', path) * 30).round()
+    rows = rows.rename(columns=lambda name: str(name).strip()).apply(lambda column: column.str.strip())
+    by_time = 'frame' not in rows and 'seconds' in rows
+    if by_time: rows['frame'] = (_numbers_of(rows, 'seconds', path) * 30).round()
     if 'track_id' not in rows: raise ValueError(f'{path} has no column track_id')
     for column in ('frame', *_BOX): rows[column] = _numbers_of(rows, column, path)
+    if by_time: rows = rows.drop_duplicates(['track_id', 'frame'], ignore_index=True)   # more than 30 a second
     _check_boxes(rows, path)
     parts = [_gaps_filled(own, max_gap) for _, own in rows.astype({'frame': int}).groupby('track_id')]
     return _faces_table(pd.concat(parts) if parts else pd.DataFrame(), name)
@@ -268,7 +277,8 @@ def _numbers_of(rows, column, path):
 
 def _check_boxes(rows, path):
     "ValueError for boxes that cannot be used."
-    for track in rows.track_id.unique(): check_id(track, 'track_id')
+    for track in rows.track_id.unique():
+        if '#' in check_id(track, 'track_id'): raise ValueError(f'{path}: track_id {track!r} has a #')
     faults = {'frame is no whole number from 0': (rows.frame < 0) | (rows.frame % 1 != 0),
               'the box has no width or height': (rows.x2 <= rows.x1) | (rows.y2 <= rows.y1),
               'the track has two boxes at this frame': rows.duplicated(['track_id', 'frame'])}
@@ -342,6 +352,7 @@ def box_fit_sections(
     split = 'train' if 'train' in run.settings.splits else 'val'
     try: fit = fit_boxes(run.root, split)
     except (OSError, ValueError) as e:
+        (run.store / 'box_fit.json').unlink(missing_ok=True)
         print(f'fit_boxes: {e}')
         return [("The boxes of a detector", f'Not measured: {e}.')]
     write_json(run.store / 'box_fit.json', fit)

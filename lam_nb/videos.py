@@ -92,6 +92,7 @@ def _video_stream(container, path, **options):
     "The video stream of an opened file; ValueError if there is none, or its frames are absurdly large."
     stream = container.streams.best('video')
     if stream is None: raise ValueError(f'{path} has no video stream')
+    if stream.codec_context is None: raise ValueError(f'{path} has video of a codec that no decoder here knows')
     if (pixels := stream.width * stream.height) > PIXELS:
         raise ValueError(f'{path} has frames of {pixels:,} pixels; more than {PIXELS:,} are not decoded')
     stream.codec_context.options = options | dict(max_pixels=str(PIXELS))        # where a later frame is larger

@@ -23,7 +23,7 @@ from lam_nb.own_video import (
 from lam_nb.runs import check_parameters
 from lam_nb.settings import VideoSettings
 from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, link_faces, overlap, read_boxes, track_faces
-from lam_nb.video_report import video_sections, write_watched
+from lam_nb.video_report import finish_videos, going_on, video_sections, write_watched
 from lam_nb.videos import find_videos, video_frames
 
 BOX = ['x1', 'y1', 'x2', 'y2']
@@ -170,7 +170,8 @@ def test_the_folder_of_another_run_is_refused(clip, weights, tmp_path):
 def test_a_changed_parameter_begins_at_its_stage(clip, weights, tmp_path):
     first = watch(clip, weights, tmp_path / 'out')
     assert {*first.seconds} == {'detect', 'cut', 'score', 'overlay'}
-    assert {*watch(clip, weights, tmp_path / 'out', threshold=.9, smoothing=0).seconds} <= {'overlay'}
+    second = watch(clip, weights, tmp_path / 'out', threshold=.01, smoothing=0)
+    assert {*second.seconds} == {'overlay'} and second.faces.looking.all() and not first.faces.looking.equals(second.faces.looking)
     assert {*watch(clip, weights, tmp_path / 'out', box_fit='1,1,0,0').seconds} == {'cut', 'score', 'overlay'}
     assert {*watch(clip, weights, tmp_path / 'out', box_fit='1,1,0,0', flip=True).seconds} == {'score', 'overlay'}
     assert {*watch(clip, weights, tmp_path / 'out', every=5).seconds} == {'detect', 'cut', 'score', 'overlay'}
@@ -232,7 +233,9 @@ def test_what_the_model_was_trained_on_is_said_everywhere(clip, weights, tmp_pat
     run = watch(clip, weights, tmp_path / 'out')
     assert MADE_UP in (run.out / 'faces.csv').read_text().splitlines()[0]
     assert json.loads((run.out / 'metrics.json').read_text())['origin'] == MADE_UP
-    assert 'say nothing about people' in write_watched(run, video_sections(run)).read_text()
+    assert 'says nothing about people' in write_watched(run, video_sections(run)).read_text()
+    assert 'not known' in model_origin(dict(settings=dict(data_dir=7)))
+    assert model_origin(dict(settings=dict(data_dir='~nobody/x'))) == 'trained on x'
     assert 'not known' in model_origin({}) and model_origin(dict(settings=dict(data_dir='/x/ego4d'))) == 'trained on ego4d'
 
 
@@ -255,23 +258,92 @@ def test_blur(clip, weights, tmp_path):
         shown = dict(video_frames(run.out / 'overlay.mp4', [15]))[15].astype(float)
         for box in run.faces[run.faces.frame == 15].itertuples():
             assert (detail(shown, box) < .35 * detail(source, box)) == (box.track_id in blurred)
-    with pytest.raises(ValueError, match='there is no track 9'): watch(clip, weights, tmp_path / 'third', blur='others', keep_tracks=['9'])
+    with pytest.raises(ValueError, match='there is no track 9'): watch(clip, weights, tmp_path / 'out', blur='others', keep_tracks=['9'])
+    assert not (tmp_path / 'out/overlay.mp4').exists()                                            # not the one of other parameters
 
 
 def test_what_is_hidden_reaches_beyond_the_tracks():
     faces = pd.DataFrame(dict(track_id='1', frame=range(20, 40), x1=10., y1=10., x2=50., y2=60.))
     hidden = hidden_boxes(faces, None)
     assert hidden.frame.min() == 10 and hidden.frame.max() == 49
-    unsure = pd.DataFrame(dict(frame=[5], x1=[200.], y1=[10.], x2=[240.], y2=[60.], confidence=[.35]))
-    unsure.attrs['every'] = 3
-    assert {3, 4, 5, 6, 7} <= {*hidden_boxes(faces, unsure).query('x1 > 100').frame}
+    unsure = pd.DataFrame(dict(frame=[6, 12, 24], x1=[200., 212, 236], y1=10., x2=[240., 252, 276], y2=60., confidence=.35))
+    unsure.attrs = dict(cuts=[], first=0, stop=60, every=3)
+    hidden = hidden_boxes(faces, unsure)
+    assert {*range(36)} <= {*hidden.query('x1 > 100').frame}                    # also where it was missed for a while
+    assert hidden[(hidden.frame == 9) & (hidden.x1 > 100)].x1.between(190, 215).all()            # and where it moved to
     assert hidden_boxes(faces, unsure, ['1']).query('x1 < 100').empty
+    gap = faces[(faces.frame < 25) | (faces.frame > 34)]
+    assert {*range(10, 50)} <= {*hidden_boxes(gap, None).frame}
+    seen = faces.assign(confidence=.9)[faces.frame % 3 == 0]
+    seen.attrs = unsure.attrs
+    assert hidden_boxes(faces, seen, ['1'], dict(width=1., height=1., right=0., down=0.)).empty
 
 
 def test_videos_of_a_folder(tmp_path):
-    for name in ('b.mp4', 'b.mov', 'a.MKV', '.hidden.mp4', 'notes.txt', '..mp4'): (tmp_path / name).touch()
+    for name in ('b.mp4', 'b.mov', 'b_mp4.avi', 'a.MKV', '.hidden.mp4', 'notes.txt', 'c..d.mp4', 'c_d.mp4'): (tmp_path / name).touch()
     found = list_videos(tmp_path)
-    assert [*found] == ['a', 'b_mov', 'b_mp4']
+    assert len(found) == 6 and {*found} > {'a', 'b_mov', 'b_mp4', 'c_d'}
+
+
+def test_a_folder_of_videos(clip, weights, tmp_path):
+    videos = tmp_path / 'videos'
+    videos.mkdir()
+    (videos / 'whole.mp4').write_bytes(clip.read_bytes())
+    (videos / 'broken.mp4').write_bytes(clip.read_bytes()[:5000])
+    odd.make_video(videos / 'sound.mov', odd.constant(30, .4), sound='aac')
+    odd.unknown_sound(videos / 'sound.mov', videos / 'unknown.mp4')
+    runs = start_videos(VideoSettings(video=str(videos), checkpoint=weights, out_dir=str(tmp_path / 'out'), end=.4))
+    for run in runs:
+        run.show = False
+        with going_on(run, several=True):
+            for stage in STAGES: stage(run)
+            write_watched(run, video_sections(run))
+    table = finish_videos(runs).set_index('video')
+    assert (table.failed != '').to_dict() == {'broken.mp4': True, 'sound.mov': False, 'unknown.mp4': False, 'whole.mp4': False}
+    assert table.tracks['whole.mp4'] == 2 and (tmp_path / 'out/whole/report.html').exists() and (tmp_path / 'out/videos.csv').exists()
+    for given, said in ((dict(boxes='x.csv'), 'x.csv'), (dict(blur='others', keep_tracks=['1']), 'keep_tracks is of one video'),
+                        (dict(out_dir=str(videos)), 'holds the videos')):
+        with pytest.raises((ValueError, OSError), match=said):
+            start_videos(VideoSettings(**dict(video=str(videos), checkpoint=weights, out_dir=str(tmp_path / 'new')) | given))
+
+
+def test_an_overlay_is_never_another_one(clip, weights, tmp_path):
+    first = watch(clip, weights, tmp_path / 'out', end=.4)
+    assert (first.out / 'overlay.mp4').exists()
+    watch(clip, weights, tmp_path / 'out', end=.4, overlay='none')
+    assert not (first.out / 'overlay.mp4').exists() and not (first.out / 'overlay.json').exists()
+
+
+def test_cuts_before_the_beginning_do_not_count(heads, weights, tmp_path):
+    blank = np.full_like(heads[0], 90)
+    odd.make_video(tmp_path / 'late.mp4', odd.constant(30, 2.), [*heads[:15], *[blank] * 45], size=(480, 360))
+    for start in (1., 3.):
+        found = detect_faces(tmp_path / 'late.mp4', open_detector(confidence=LEAST), start=start)
+        assert found.empty and not found.attrs['cuts'] and track_faces(found).empty
+    part = detect_faces(tmp_path / 'late.mp4', open_detector(confidence=LEAST), every=5, end=.3)
+    assert part.frame.max() < 9 and part.attrs['stop'] == 9
+
+
+def test_few_frames_a_second_and_few_detections(heads, tmp_path):
+    odd.make_video(tmp_path / 'slow.mp4', odd.constant(1, 4.), [heads[0]] * 4, size=(480, 360))
+    found = detect_faces(tmp_path / 'slow.mp4', open_detector(confidence=LEAST))
+    assert track_faces(found).groupby('track_id').size().tolist() == [91, 91]
+    odd.make_video(tmp_path / 'plain.mp4', odd.constant(30, 3.), [heads[0]] * 90, size=(480, 360))
+    find = lambda every: detect_faces(tmp_path / 'plain.mp4', open_detector(confidence=LEAST), every)
+    for every in (20, 30): assert track_faces(find(every)).track_id.nunique() == 2
+    assert track_faces(find(3), max_gap=0).track_id.nunique() == 2
+
+
+def test_own_boxes_with_blur_hide_the_others_too(clip, weights, tmp_path):
+    (tmp_path / 'boxes.csv').write_text('frame,track_id,x1,y1,x2,y2\n0,Ann,60,90,140,200\n12,Ann,72,90,152,200\n')
+    run = watch(clip, weights, tmp_path / 'out', boxes=str(tmp_path / 'boxes.csv'), blur='all', end=.4)
+    assert len(run.detections) and hidden_boxes(run.faces, run.detections, fit=run.fit).x1.max() > 200
+
+
+def test_boxes_beyond_the_end_are_left_out(clip, weights, tmp_path):
+    (tmp_path / 'boxes.csv').write_text('seconds, track_id ,x1,y1,x2,y2\n.8, 1,60,90,140,200\n.81,1,60,90,140,200\n1.2,1,60,90,140,200\n')
+    run = watch(clip, weights, tmp_path / 'out', boxes=str(tmp_path / 'boxes.csv'), overlay='none')
+    assert run.faces.frame.max() == 29 and any('7 boxes lie where' in note for note in run.notes)
 
 
 def test_looks_break_at_gaps_and_tracks():
