@@ -180,7 +180,7 @@ def _chosen_fit(settings, saved):
     "The four numbers that bring a detector's boxes to the annotators', and what is to be said about them."
     given = settings.box_fit
     if given and isinstance(given[0], str): return read_box_fit(project_path(given[0])), []
-    if given: return dict(zip(DEFAULT_FIT, given)), []
+    if given: return DEFAULT_FIT | dict(turn=0.) | dict(zip(DEFAULT_FIT, given)), []
     if settings.boxes: return dict(width=1., height=1., right=0., down=0.), []        # as given
     if fit := saved.get('box_fit'): return check_box_fit(fit, 'the box_fit of the checkpoint'), []
     return DEFAULT_FIT, ['how a detector differs from the boxes that this model learned from is not known: the '
@@ -255,7 +255,7 @@ def _within(faces, start, end):
 def _detect(run):
     "What the detector finds; kept from an earlier run if nothing has changed."
     s, weights = run.settings, find_detector(run.settings.detector and project_path(run.settings.detector))
-    used = [1, _files_state([run.video]), s.every, s.detect_size, s.start, s.end,
+    used = [2, _files_state([run.video]), s.every, s.detect_size, s.start, s.end,
             hashlib.sha256(weights.read_bytes()).hexdigest()]
     key, file = _key(*used), run.out / 'detections.parquet'
     if s.resume and (kept := _kept_table(file, key)) is not None: return kept
@@ -295,7 +295,7 @@ def cut_faces(
     size, model = run.settings.image_size, load_model(
         project_path(run.settings.checkpoint), run.settings.model, run.settings.encoder)[0]
     made = PrepareSettings(image_size=size, other_size='keep')
-    rows = pd.util.hash_pandas_object(run.faces.drop(columns='confidence'), index=False).to_numpy()
+    rows = pd.util.hash_pandas_object(run.faces.drop(columns=['confidence', 'turn']), index=False).to_numpy()
     window = [getattr(model, name, default) for name, default in (('window', 7), ('step', 1))]
     key = _key(1, _files_state([run.video]), hashlib.sha256(rows.tobytes()).hexdigest(), size, window)
     if run.settings.resume and _made_with(_check_store(run)) == _made_with(run.store) == key: return
@@ -465,12 +465,12 @@ def hidden_boxes(
 ) -> pd.DataFrame: # frame, x1, y1, x2, y2
     "What is blurred."
     kept = faces[faces.track_id.isin(keep)]
-    tables = [faces[~faces.track_id.isin(keep)]]
+    tables = [_longer(faces[~faces.track_id.isin(keep)])]
     if detections is not None and len(detections):
         every = dict(confidence=LEAST, max_gap=1, min_track=0, min_face=0, smooth=1)
-        tables.append(_not_kept(fit_to_annotators(track_faces(detections, **every), fit), kept))
-    hidden = pd.concat([_longer(table) for table in tables]).query('frame >= 0')
-    return hidden.sort_values('frame', ignore_index=True)
+        loose = _longer(fit_to_annotators(track_faces(detections, **every), fit))
+        tables.append(_not_kept(loose, kept))
+    return pd.concat(tables).query('frame >= 0').sort_values('frame', ignore_index=True)
 
 BEYOND = 10 # positions for which a face is hidden before and after it was seen
 
@@ -500,6 +500,10 @@ def draw_overlay(
 ):
     "Writes overlay.mp4, unless it is there and nothing has changed; one of other parameters is removed."
     s, file, note = run.settings, run.out / 'overlay.mp4', run.out / 'overlay.json'
+    if unknown := sorted({*s.keep_tracks} - {*run.faces.track_id}):
+        for old in (note, file): old.unlink(missing_ok=True)
+        known = ', '.join(run.faces.track_id.unique())
+        raise ValueError(f'keep_tracks: there is no track {unknown[0]}; the tracks are {known}')
     hidden = None if s.blur == 'none' else hidden_boxes(run.faces, run.detections, s.keep_tracks, run.fit)
     shown = run.faces[['frame', 'track_id', 'x1', 'y1', 'x2', 'y2', 'score', 'looking']]
     title = f'{run.origin[0].upper()}{run.origin[1:]} ({run.model_name})'
@@ -509,9 +513,6 @@ def draw_overlay(
     except (OSError, ValueError): kept = {}
     if not (s.resume and kept.get('key') == key and file.exists()):
         for old in (note, file): old.unlink(missing_ok=True)             # never another one than was asked for
-        if unknown := sorted({*s.keep_tracks} - {*run.faces.track_id}):
-            known = ', '.join(run.faces.track_id.unique())
-            raise ValueError(f'keep_tracks: there is no track {unknown[0]}; the tracks are {known}')
         if s.overlay == 'none': return
         length = max((s.end or run.facts['seconds']) - s.start, 0)
         with timed(run, 'overlay'), Progress(round(length * 30), 'drawing', 'frames') as bar:

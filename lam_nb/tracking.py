@@ -38,13 +38,14 @@ def small_frame(
     return np.ascontiguousarray(np.rot90(small.to_ndarray(), round(frame.rotation / 90) % 4)), scale
 
 def _found(detector, image):
-    "(n, 5) x1, y1, x2, y2, confidence: the faces in a frame, in its pixels."
+    "(n, 6) x1, y1, x2, y2, confidence, turn: the faces in a frame, in its pixels."
     size = image.shape[1::-1]
     if tuple(detector.getInputSize()) != size: detector.setInputSize(size)
     faces = detector.detect(image)[1]
-    if faces is None: return np.zeros((0, 5))
-    corner, side = faces[:, :2], faces[:, 2:4]
-    return np.hstack([corner, corner + side, faces[:, 14:]]).astype(float)
+    if faces is None: return np.zeros((0, 6))
+    corner, side, x = faces[:, :2], faces[:, 2:4], faces[:, 4:14:2]                  # x: of eyes, nose, mouth
+    turn = (x[:, 2] - x[:, :2].mean(1)) / np.maximum(side[:, 0], 1)
+    return np.hstack([corner, corner + side, faces[:, 14:], turn[:, None]]).astype(float)
 
 # %% ../nbs/42_tracking.ipynb #is-cut
 def _thumbnail(frame):
@@ -74,7 +75,7 @@ def detect_faces(
     start: float = 0, # seconds of the video where to begin
     end: float | None = None, # where to end; None: with the video
     progress: Progress | None = None, # counts positions
-) -> pd.DataFrame: # frame (position), x1, y1, x2, y2 (pixels of the upright frame), confidence
+) -> pd.DataFrame: # frame (position), x1, y1, x2, y2 (pixels of the upright frame), confidence, turn
     """The faces in a video. `attrs`: `cuts` (first positions of shots), `first` and `stop` (what was looked at,
     stop is exclusive), `width`, `height` (of the upright frame), `every`."""
     first, last = round(start * 30), np.inf if end is None else round(end * 30)
@@ -93,8 +94,8 @@ def detect_faces(
             due = at + every
         before = small
         if progress: progress.update(over - begin)
-    rows = np.concatenate(rows or [np.zeros((0, 6))])
-    table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
+    rows = np.concatenate(rows or [np.zeros((0, 7))])
+    table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence', 'turn']).astype({'frame': int})
     table.attrs = dict(cuts=cuts, first=first, stop=max(over, first), every=every)
     table.attrs |= dict(width=shape[0], height=shape[1])
     return table
@@ -105,7 +106,7 @@ def _upright(frame):
     return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
 def _detected(detector, frame, size):
-    "(n, 5): boxes in pixels of the frame, confidence."
+    "(n, 6): boxes in pixels of the frame, confidence, turn."
     image, scale = small_frame(frame, size)
     found = _found(detector, image)
     found[:, :4] *= scale
@@ -182,9 +183,9 @@ def _pairs(tracks, frame, boxes, rows):
 SMOOTH = 11
 
 def _filled(frames, boxes, last, smooth):
-    "(m,) every position from the first to `last`; (m, 4) boxes between those known, smoothed."
+    "(m,) every position from the first to `last`; (m, K) boxes and the like between those known, smoothed."
     full = np.arange(frames[0], last + 1)
-    filled = np.stack([np.interp(full, frames, boxes[:, k]) for k in range(4)], axis=1)
+    filled = np.stack([np.interp(full, frames, values) for values in boxes.T], axis=1)
     width = min(smooth, (len(full) - 1) // 2 * 2 + 1)
     return full, savgol_filter(filled, width, 1, axis=0, mode='interp') if width > 2 else filled
 
@@ -197,7 +198,7 @@ def track_faces(
     min_face: int = 24, # side of a face, pixels of the video
     max_faces: int = 0, # the largest so many of each position; 0: all
     smooth: int = SMOOTH, # positions over which a track's boxes are smoothed, odd; 1: not
-) -> pd.DataFrame: # a faces table, labels -1; and confidence (NaN where interpolated)
+) -> pd.DataFrame: # a faces table, labels -1; and confidence (NaN where interpolated), turn
     "The tracks of a video, numbered from 1 as they appear."
     attrs, rows = detections.attrs, detections[_large(detections, min_face, max_faces)].reset_index(drop=True)
     rows.attrs, shots = attrs, np.array([*attrs['cuts'], attrs['stop']])
@@ -206,9 +207,9 @@ def track_faces(
         own = rows[number == i]
         frames, shot = own.frame.to_numpy(), shots[np.searchsorted(shots, own.frame.iloc[-1], 'right')]
         last = min(frames[-1] + attrs['every'] - 1, shot - 1)          # until the detector looked again
-        full, boxes = _filled(frames, own[_BOX].to_numpy(), last, smooth)
+        full, values = _filled(frames, own[[*_BOX, 'turn']].to_numpy(), last, smooth)
         if len(full) < min_track * 30: continue
-        part = pd.DataFrame(boxes, columns=_BOX).assign(frame=full, track_id=f'{len(parts) + 1}')
+        part = pd.DataFrame(values, columns=[*_BOX, 'turn']).assign(frame=full, track_id=f'{len(parts) + 1}')
         parts.append(part.merge(own[['frame', 'confidence']], how='left', on='frame'))
     return _faces_table(pd.concat(parts) if parts else pd.DataFrame(), name)
 
@@ -220,11 +221,11 @@ def _large(detections, min_face, max_faces):
 
 def _faces_table(rows, name):
     "Rows with frame, track_id, box and confidence as a faces table."
-    columns = ['clip_uid', 'track_id', 'person_id', 'frame', *_BOX, 'label', 'interpolated', 'confidence']
+    columns = ['clip_uid', 'track_id', 'person_id', 'frame', *_BOX, 'label', 'interpolated', 'confidence', 'turn']
     table = rows.assign(clip_uid=name, person_id='', label=np.int8(-1)).reindex(columns=columns)
     table['interpolated'] = table.confidence.isna()
     order = np.lexsort([table.frame, table.track_id]) if len(table) else []
-    kinds = {'frame': 'int64', 'label': 'int8', **dict.fromkeys([*_BOX, 'confidence'], float)}
+    kinds = {'frame': 'int64', 'label': 'int8', **dict.fromkeys([*_BOX, 'confidence', 'turn'], float)}
     return table.iloc[order].reset_index(drop=True).astype(kinds)
 
 # %% ../nbs/42_tracking.ipynb #gaps-filled
@@ -237,7 +238,7 @@ def _gaps_filled(own, max_gap):
         frames = piece.frame.to_numpy()
         full, boxes = _filled(frames, piece[_BOX].to_numpy(), frames[-1], smooth=1)
         part = pd.DataFrame(boxes, columns=_BOX).assign(frame=full, track_id=own.track_id.iloc[0])
-        parts.append(part.assign(confidence=np.where(np.isin(full, frames), 1., np.nan)))
+        parts.append(part.assign(turn=0., confidence=np.where(np.isin(full, frames), 1., np.nan)))
     return pd.concat(parts)
 
 # %% ../nbs/42_tracking.ipynb #read-boxes
@@ -287,17 +288,18 @@ def _check_boxes(rows, path):
                                        f'{rows.loc[bad.idxmax(), ["track_id", "frame", *_BOX]].to_dict()}')
 
 # %% ../nbs/42_tracking.ipynb #fitted
-DEFAULT_FIT = dict(width=1.1, height=1.2, right=0., down=-.05) # of the sample data; for others it is a guess
+DEFAULT_FIT = dict(width=1.1, height=1.2, right=0., down=-.05, turn=0.) # of the sample data; else a guess
 
 def fit_to_annotators(
-    faces: pd.DataFrame, # has x1, y1, x2, y2 of a detector
-    fit: dict, # width, height (of the annotators' box: times the detector's), right, down (of its sides)
+    faces: pd.DataFrame, # has x1, y1, x2, y2 of a detector, and turn
+    fit: dict, # width, height (of the annotators' box: times the detector's), right, down (of its sides), turn
     size: tuple | None = None, # width and height of the frame, where boxes are to end; None: anywhere
 ) -> pd.DataFrame: # the same rows
     "Boxes as the annotators would have drawn them."
     x1, y1, x2, y2 = (faces[c].to_numpy(float) for c in _BOX)
     width, height = x2 - x1, y2 - y1
-    x, y = (x1 + x2) / 2 + fit['right'] * width, (y1 + y2) / 2 + fit['down'] * height
+    turn = fit.get('turn', 0.) * faces.turn.to_numpy(float) if 'turn' in faces else 0.
+    x, y = (x1 + x2) / 2 + (fit['right'] + turn) * width, (y1 + y2) / 2 + fit['down'] * height
     half = fit['width'] * width / 2, fit['height'] * height / 2
     boxes = np.stack([x - half[0], y - half[1], x + half[0], y + half[1]], axis=1)
     if size: boxes = np.clip(boxes, 0, np.tile(size, 2))
@@ -305,15 +307,15 @@ def fit_to_annotators(
 
 # %% ../nbs/42_tracking.ipynb #fit-boxes
 def _matched(detector, image, boxes, size):
-    "(n, 4) of faces in an RGB frame that were annotated and detected: width, height, right, down."
+    "(n, 5) of faces in an RGB frame that were annotated and detected: width, height, right, down; turn."
     scale = max(max(image.shape[:2]) / size, 1)
     shape = [max(round(side / scale), 1) for side in image.shape[1::-1]]
-    found = _found(detector, cv2.resize(image[..., ::-1], shape, interpolation=cv2.INTER_AREA))[:, :4] * scale
-    if not len(found) or not len(boxes): return np.zeros((0, 4))
-    shared = overlap(boxes, found)
-    theirs, ours = boxes, found[shared.argmax(1)]
+    found = _found(detector, cv2.resize(image[..., ::-1], shape, interpolation=cv2.INTER_AREA))
+    if not len(found) or not len(boxes): return np.zeros((0, 5))
+    shared = overlap(boxes, found[:, :4] * scale)
+    theirs, ours, turn = boxes, found[shared.argmax(1), :4] * scale, found[shared.argmax(1), 5:]
     centre, side = (lambda b: (b[:, :2] + b[:, 2:]) / 2), (lambda b: b[:, 2:] - b[:, :2])
-    of = np.hstack([side(theirs) / side(ours), (centre(theirs) - centre(ours)) / side(ours)])
+    of = np.hstack([side(theirs) / side(ours), (centre(theirs) - centre(ours)) / side(ours), turn])
     return of[shared.max(1) > .3]
 
 def fit_boxes(
@@ -323,7 +325,7 @@ def fit_boxes(
     clips: int = 16, # so many clips, spread over the split
     frames: int = 20, # frames of each
     size: int = 640, # longer side of the frame that the detector sees, pixels
-) -> dict: # width, height, right, down; faces (how many matched), spread (the standard deviation of each)
+) -> dict: # width, height, right, down, turn; faces (how many matched), spread (standard deviations after it)
     "How the annotators' boxes differ from the detector's; ValueError if too few faces match."
     table, origins = load_faces(data_dir, split)[0], clip_origins(data_dir, split)
     table, yunet, found = table[~table.interpolated], open_detector(detector, confidence=.6), []
@@ -336,12 +338,18 @@ def fit_boxes(
         except (OSError, ValueError): continue                         # without its clip
         found += [_matched(yunet, image, faces.loc[faces.frame == at, _BOX].to_numpy(float), size)
                   for at, image in shown]
-    of = np.concatenate([np.zeros((0, 4)), *found])
+    of = np.concatenate([np.zeros((0, 5)), *found])
     if len(of) < 20: raise ValueError(f'{len(of)} annotated faces of {split} in {data_dir} were detected: at '
                                       'least 20 are needed, 100 or more would be better. Are its clips there?')
-    names = ('width', 'height', 'right', 'down')
-    return dict(zip(names, np.median(of, 0).round(4).tolist())) | dict(
-        faces=len(of), spread=dict(zip(names, of.std(0).round(3).tolist())), split=split)
+    return _five_numbers(of) | dict(faces=len(of), split=split)
+
+def _five_numbers(of):
+    "The medians, after the part of `right` that follows the turn of the head; and the spread that remains."
+    names, turn = ('width', 'height', 'right', 'down'), of[:, 4]
+    slope = float(np.polyfit(turn, of[:, 2], 1)[0]) if np.ptp(turn) > .05 else 0.
+    rest = of[:, :4] - np.outer(slope * turn, [0, 0, 1, 0])
+    medians = dict(zip(names, np.median(rest, 0).round(4).tolist()), turn=round(float(np.clip(slope, -2, 2)), 3))
+    return medians | dict(spread=dict(zip(names, rest.std(0).round(3).tolist())))
 
 # %% ../nbs/42_tracking.ipynb #box-fit-sections
 def box_fit_sections(
@@ -356,8 +364,8 @@ def box_fit_sections(
         print(f'fit_boxes: {e}')
         return [("The boxes of a detector", f'Not measured: {e}.')]
     write_json(run.store / 'box_fit.json', fit)
-    names = ['width', 'height', 'right', 'down']
-    values = dict(median=[fit[name] for name in names], spread=[fit['spread'][name] for name in names])
+    names = ['width', 'height', 'right', 'down', 'turn']
+    values = dict(value=[fit[n] for n in names], spread=[fit['spread'].get(n) for n in names])
     few = ' These are few faces: 100 or more would be better.' * (fit['faces'] < 100)
     text = (f"The annotators' boxes beside YuNet's in {fit['faces']} faces of {split}; spread: the "
             "standard deviation.")
