@@ -5,7 +5,7 @@
     python benchmarks/own_video.py memory [--minutes 2 12]
 
 `boxes`: AP of looking and mAP on the same annotated faces of the sample's validation clips, by where their boxes come from: annotation;
-the detector's, as they are, fitted (five numbers from training clips, or four), also smoothed, at every 1st, 3rd and 6th position. `speed`:
+the detector's, as they are, fitted (four numbers from training clips), also smoothed, at every 1st, 3rd and 6th position. `speed`:
 CPU seconds and seconds of each stage for a second of video with two drawn faces, at 720p and 1080p, with models of 64 and 224 pixels
 (random weights). `memory`: the largest memory of a run over a short video, and over one that is many times as long.
 Each adds its part to results/own_video.json.
@@ -84,7 +84,7 @@ def boxes(args):
         found = {uid: detect_faces(video, yunet, every) for uid, video in videos.items()}
         plain, smooth = (pd.concat([track_faces(table, uid, smooth=n) for uid, table in found.items()], ignore_index=True) for n in (1, 11))
         if every == 1: tables['detector, as it is'], tables['fitted'] = plain, fit_to_annotators(plain, fit)
-        if every == 3: tables['four numbers, smoothed, every 3'] = fit_to_annotators(smooth.drop(columns='turn'), fit)
+        if every == 3: tables['smoothed, every 3, not fitted'] = smooth
         tables[f'fitted, smoothed, every {every}'] = fit_to_annotators(smooth, fit)
     rows = {name: matched(annotated, table) for name, table in tables.items()}
     common = sorted(set.intersection(*({*of.index} for of in rows.values())))

@@ -298,7 +298,7 @@ def _rows_in(faces, segments):
 # %% ../nbs/18_data_checks.ipynb #read-box-fit
 def read_box_fit(
     path: str | Path, # a box_fit.json
-) -> dict: # width, height (of the annotators' box: times the detector's); right, down (of its sides); turn
+) -> dict: # width, height (of the annotators' box: times the detector's); right, down (of its sides)
     "What brings a detector's boxes to the annotators'; ValueError if the file does not hold it."
     try: found = json.loads(Path(path).read_text())
     except ValueError: found = None
@@ -308,10 +308,10 @@ def read_box_fit(
 def check_box_fit(
     found, # as read from a file
     where, # what an error calls it
-) -> dict: # width, height, right, down, turn
-    "The five numbers, if they can be meant; `turn` may be missing."
+) -> dict: # width, height, right, down
+    "The four numbers, if they can be meant."
     names, numbers = ('width', 'height', 'right', 'down'), {}
-    if isinstance(found, dict): numbers = {name: found.get(name) for name in names} | dict(turn=found.get('turn', 0))
+    if isinstance(found, dict): numbers = {name: found.get(name) for name in names}
     whole = numbers and all(type(v) in (int, float) and abs(v) < 5 for v in numbers.values())
     if whole and min(numbers['width'], numbers['height']) > .2: return {k: float(v) for k, v in numbers.items()}
     raise ValueError(f'{where} holds {str(found)[:100]}: expected width, height, right and down, as '

@@ -99,7 +99,7 @@ class _Pen:
     def __init__(self, width, height, matrix, full):
         self.size, self.matrix, self.full, short = (width, height), matrix, full, min(width, height)
         self.line, self.letters = max(2, 2 * round(short / 300)), max(11, round(short * .036))
-        self.heading = max(9, min(self.letters, width // 32))    # so that 50 letters fit into an upright frame
+        self.heading = max(9, min(self.letters, width // 32))    # 50 letters fit into an upright frame
         self.text = lru_cache(maxsize=512)(self._text)           # the same text comes again and again
         self.colour = lru_cache(lambda name: _yuv([*bytes.fromhex(name[1:])], matrix, full).round().tolist())
 
@@ -324,19 +324,16 @@ def _media(container, video, sound, seen):
     except av.FFmpegError: return
 
 def _in_order(media, stream, seen):
-    """Yields (time in ticks, frame), and (None, packet of the sound). Of five frames the earliest is next:
-    damaged ones come out of order. One without a time follows the one before. An AVI's frames are in order, their
-    times in that of decoding: there only the times are sorted."""
-    times_only = stream.container.format.name == 'avi'
+    "Yields (time in ticks, frame), the earliest of five first, and (None, packet of the sound) as they come."
     held, due, step = [], 0, max(round(1 / ((stream.average_rate or 30) * stream.time_base)), 1)
     for item in media:
         if hasattr(item, 'planes'):
             seen['untimed'] += item.pts is None
             time = due if item.pts is None else item.pts
             due = time + step
-            before = [*held]
+            shown = [*(frame for _, frame in held), item]
             insort(held, (time, item), key=lambda pair: pair[0])
-            if times_only: held = [*zip(sorted(t for t, _ in held), [*(f for _, f in before), item])]
+            if stream.container.format.name == 'avi': held = [*zip((t for t, _ in held), shown)]
             if len(held) > 4: yield held.pop(0)
         else: yield None, item
     yield from held
@@ -375,9 +372,9 @@ _NOTES = {'damaged': 'Damaged packets of the video that were left out: {}.',
 
 def _notes(frame, seen, said):
     "Sentences about what is not as usual."
-    bright = ['HDR is written with 8 bits and without tone mapping.'] * (frame.color_trc in (16, 18))
     odd = [text.format(f'{seen[key]:,}') for key, text in _NOTES.items() if seen[key]]
-    return [*filter(None, said), *bright, *odd]
+    hdr = ['HDR is written with 8 bits, without tone mapping.'] * (frame.color_trc in (16, 18))
+    return [*filter(None, said), *hdr, *odd]
 
 # %% ../nbs/43_overlay.ipynb #artist
 class _Artist:

@@ -292,12 +292,12 @@ class EnsembleSettings(Settings):
 
 # %% ../nbs/09_settings.ipynb #box-fit
 def _box_fit(value):
-    "Four or five numbers, or the path of a file that holds them."
+    "The four numbers, or the path of a file that holds them."
     if value is None or len(value) == 1 and isinstance(value[0], str): return value
     try: numbers = [float(v) for v in value]
     except ValueError: numbers = []
-    if len(numbers) in (4, 5) and min(numbers[:2]) > .2 and all(-2 < v < 5 for v in numbers): return numbers
-    raise ValueError('expected width,height,right,down[,turn], such as 1.1,1.2,0,-0.05, or the path of a '
+    if len(numbers) == 4 and min(numbers[:2]) > .2 and all(-2 < v < 5 for v in numbers): return numbers
+    raise ValueError('expected width,height,right,down, such as 1.1,1.2,0,-0.05, or the path of a '
                      'box_fit.json')
 
 _BoxFit = Annotated[list[float | str] | None, AfterValidator(_box_fit)]
@@ -323,7 +323,7 @@ class VideoSettings(Settings):
     max_faces: int = Field(0, ge=0)                     # the largest of each frame; 0: all
     max_gap: float = Field(0.5, ge=0, le=10)            # seconds that a track may be lost
     min_track: float = Field(0.3, ge=0)                 # seconds that a track lasts at least
-    box_fit: _BoxFit = None                             # width,height,right,down,turn, or a box_fit.json
+    box_fit: _BoxFit = None                             # width,height,right,down, or a box_fit.json; see 42
     image_size: int = Field(224, ge=16, le=1024)        # side of the stored faces, pixels
     # scores
     batch_size: int = Field(256, ge=1)                  # faces at a time on a GPU

@@ -131,8 +131,8 @@ def video_sections(
     "All sections of the report of a video."
     if run.faces.empty:
         least = f'A face must have about 16 pixels in a frame of {run.settings.detect_size}'
-        return [('No face', f'{_said(run)} No face was found in this video. {least}: try a larger detect_size, a '
-                 'lower confidence, or give boxes.')]
+        cure = 'try a larger detect_size, a lower confidence, or give boxes'
+        return [('No face', f'{_said(run)} No face was found in this video. {least}: {cure}.')]
     crops, shown = track_crops(run), _drawn(run.faces)
     left = run.faces.track_id.nunique() - len(shown)
     more = f' {left} shorter tracks are not drawn; tracks.csv has all.' if left else ''

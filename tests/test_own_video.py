@@ -18,11 +18,11 @@ from lam_nb.folders import end_run
 from lam_nb.landmarks import open_detector
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.own_video import (
-    MADE_UP, cut_faces, draw_overlay, find_faces, find_looks, hidden_boxes, list_videos, model_origin, open_video, save_video_tables,
+    MADE_UP, cut_faces, draw_overlay, find_faces, find_looks, list_videos, model_origin, open_video, save_video_tables,
     score_faces, start_videos, video_facts)
 from lam_nb.runs import check_parameters
 from lam_nb.settings import VideoSettings
-from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, link_faces, overlap, read_boxes, track_faces
+from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, hidden_boxes, link_faces, overlap, read_boxes, track_faces
 from lam_nb.video_report import finish_videos, going_on, video_sections, write_watched
 from lam_nb.videos import find_videos, video_frames
 
@@ -240,7 +240,7 @@ def test_what_the_model_was_trained_on_is_said_everywhere(clip, weights, tmp_pat
 
 
 def test_a_checkpoint_brings_its_box_fit(clip, tmp_path):
-    fit = dict(width=1.3, height=1.1, right=.02, down=-.1, turn=.5)
+    fit = dict(width=1.3, height=1.1, right=.02, down=-.1)
     mine = save_checkpoint(tmp_path / 'mine.pt', BaselineLSTM(), image_size=64, made_up=False, box_fit=fit)
     run, = start_videos(VideoSettings(video=str(clip), checkpoint=str(mine), out_dir=str(tmp_path / 'out')))
     assert run.fit == fit and not run.notes
@@ -266,7 +266,7 @@ def test_what_is_hidden_reaches_beyond_the_tracks():
     faces = pd.DataFrame(dict(track_id='1', frame=range(20, 40), x1=10., y1=10., x2=50., y2=60.))
     hidden = hidden_boxes(faces, None)
     assert hidden.frame.min() == 10 and hidden.frame.max() == 49
-    unsure = pd.DataFrame(dict(frame=[6, 12, 24], x1=[200., 212, 236], y1=10., x2=[240., 252, 276], y2=60., confidence=.35, turn=0.))
+    unsure = pd.DataFrame(dict(frame=[6, 12, 24], x1=[200., 212, 236], y1=10., x2=[240., 252, 276], y2=60., confidence=.35))
     unsure.attrs = dict(cuts=[], first=0, stop=60, every=3)
     hidden = hidden_boxes(faces, unsure)
     assert {*range(36)} <= {*hidden.query('x1 > 100').frame}                    # also where it was missed for a while
@@ -274,7 +274,7 @@ def test_what_is_hidden_reaches_beyond_the_tracks():
     assert hidden_boxes(faces, unsure, ['1']).query('x1 < 100').empty
     gap = faces[(faces.frame < 25) | (faces.frame > 34)]
     assert {*range(10, 50)} <= {*hidden_boxes(gap, None).frame}
-    seen = faces.assign(confidence=.9, turn=0.)[faces.frame % 3 == 0]
+    seen = faces.assign(confidence=.9)[faces.frame % 3 == 0]
     seen.attrs = unsure.attrs
     assert hidden_boxes(faces, seen, ['1'], dict(width=1., height=1., right=0., down=0.)).query('20 <= frame < 40').empty
 
@@ -357,7 +357,7 @@ def crossing(n=60, every=3):
     "Detections of two faces that pass each other, one before the other."
     t = np.arange(0, n, every)
     left, right = [np.stack([x + v * t, 50 + 0 * t, x + v * t + 40, 100 + 0 * t], 1) for x, v in ((0, 6), (360, -6))]
-    table = pd.DataFrame(np.vstack([left, right]), columns=BOX).assign(frame=np.tile(t, 2), confidence=.9, turn=0.)
+    table = pd.DataFrame(np.vstack([left, right]), columns=BOX).assign(frame=np.tile(t, 2), confidence=.9)
     table = table.sort_values('frame', kind='stable', ignore_index=True)
     table.attrs = dict(cuts=[], first=0, stop=n, every=every, width=480, height=360)
     return table
