@@ -330,8 +330,7 @@ def _in_order(media, stream, seen):
         if hasattr(item, 'planes'):
             seen['untimed'] += item.pts is None
             time = due if item.pts is None else item.pts
-            due = time + step
-            shown = [*(frame for _, frame in held), item]
+            due, shown = time + step, [*(frame for _, frame in held), item]
             insort(held, (time, item), key=lambda pair: pair[0])
             if stream.container.format.name == 'avi': held = [*zip((t for t, _ in held), shown)]
             if len(held) > 4: yield held.pop(0)

@@ -404,3 +404,20 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match='is the video'): write_overlay(source, tmp_path / 'x' / '..' / 'a.mp4', NONE)
     with pytest.raises(ValueError, match='no frame from 9'): write_overlay(source, tmp_path / 'b.mp4', NONE, start=9)
     assert {p.name for p in Path(tmp_path).iterdir()} == {'a.mp4', 's.mp4', 'text.mp4'}
+
+
+def test_an_avi_with_frames_between_others_keeps_their_order(tmp_path):
+    source = odd.make_video(tmp_path / 'a.avi', codec='libx264', clock=30, options={'bf': '3'})
+    write_overlay(source, tmp_path / 'o.mp4', NONE)
+    with av.open(str(tmp_path / 'o.mp4')) as container:
+        numbers = [odd.number_of(frame.to_ndarray(format='rgb24')) for frame in container.decode(video=0)]
+    assert numbers == sorted(numbers) and len(numbers) >= 28
+
+
+@pytest.mark.parametrize('size', [(360, 640), (480, 360), (1080, 1920), (1920, 1080)])
+def test_the_first_line_says_all_of_what_matters(size):
+    from lam_nb.overlay import _Pen, _shortened
+    from lam_nb.own_video import MADE_UP
+    pen = _Pen(*size, 1, False)
+    title = f'{MADE_UP[0].upper()}{MADE_UP[1:]} (best.pt of run a-study-with-a-long-name/seed-0 (epoch 12))'
+    assert MADE_UP[1:] in _shortened(title, 300, size[0] - pen.heading, pen.heading)
