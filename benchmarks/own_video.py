@@ -4,8 +4,9 @@
     python benchmarks/own_video.py speed [--seconds 10]
     python benchmarks/own_video.py memory [--minutes 2 12]
 
-`boxes`: AP of looking and mAP on the same annotated faces of the sample's validation clips, by where their boxes come from: annotation;
-the detector's, as they are, fitted (four numbers from training clips), also smoothed, at every 1st, 3rd and 6th position. `speed`:
+`boxes`: AP of looking and mAP on the same annotated faces of the sample's validation clips (and AP after a median over 7 positions, as in
+video.ipynb), by where their boxes come from: annotation; the detector's at every 1st, 3rd or 6th position, as they are or fitted by four
+numbers from training clips, also smoothed. `speed`:
 CPU seconds and seconds of each stage for a second of video with two drawn faces, at 720p and 1080p, with models of 64 and 224 pixels
 (random weights). `memory`: the largest memory of a run over a short video, and over one that is many times as long.
 Each adds its part to results/own_video.json.
@@ -29,20 +30,19 @@ from lam_nb.faces import store_path, write_store
 from lam_nb.inference import predict
 from lam_nb.landmarks import open_detector
 from lam_nb.models import BaselineLSTM, save_checkpoint
-from lam_nb.own_video import (
-    cut_faces, draw_overlay, find_faces, open_video, save_video_tables, score_faces, start_videos)
+from lam_nb.own_video import cut_faces, draw_overlay, find_faces, open_video, score_faces, start_videos
 from lam_nb.preparation import PrepareSettings, Source, clip_images
 from lam_nb.sample import make_sample
-from lam_nb.scoring import load_model
+from lam_nb.scoring import load_model, smooth_scores
 from lam_nb.settings import VideoSettings
 from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, overlap, track_faces
-from lam_nb.video_report import video_sections, write_watched
+from lam_nb.video_report import save_video_tables, video_sections, write_watched
 from lam_nb.videos import find_videos
 from measure import RESULTS, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = ['x1', 'y1', 'x2', 'y2']
-STAGES = open_video, find_faces, cut_faces, score_faces, save_video_tables, draw_overlay
+STAGES = open_video, find_faces, cut_faces, score_faces, draw_overlay, save_video_tables
 KEYS = ['clip_uid', 'track_id', 'frame']
 
 
@@ -82,10 +82,11 @@ def boxes(args):
     print(fit, flush=True)
     for every in (1, 3, 6):
         found = {uid: detect_faces(video, yunet, every) for uid, video in videos.items()}
-        plain, smooth = (pd.concat([track_faces(table, uid, smooth=n) for uid, table in found.items()], ignore_index=True) for n in (1, 11))
-        if every == 1: tables['detector, as it is'], tables['fitted'] = plain, fit_to_annotators(plain, fit)
-        if every == 3: tables['smoothed, every 3, not fitted'] = smooth
-        tables[f'fitted, smoothed, every {every}'] = fit_to_annotators(smooth, fit)
+        for smooth in (1, 5, 11) if every == 3 else (1,):
+            table = pd.concat([track_faces(table, uid, smooth=smooth) for uid, table in found.items()], ignore_index=True)
+            name = f'every {every}' + (f', smoothed over {smooth}' if smooth > 1 else '')
+            tables[f'fitted, {name}'] = fit_to_annotators(table, fit)
+            if every == 3 and smooth == 1: tables[f'as they are, {name}'] = table
     rows = {name: matched(annotated, table) for name, table in tables.items()}
     common = sorted(set.intersection(*({*of.index} for of in rows.values())))
     whole, results = annotated.set_index(KEYS), []
@@ -93,11 +94,12 @@ def boxes(args):
         model, size, _ = load_model(checkpoint)
         for name, faces in ({'annotation': annotated.sort_values(KEYS, ignore_index=True)} | tables).items():
             with tempfile.TemporaryDirectory() as folder: score = scored(faces, videos, model, size, folder)
-            if name != 'annotation': of = pd.Series(score[rows[name].loc[common, 'row']], index=common)
-            else: of = faces.assign(score=score).set_index(KEYS).score.loc[common]
-            metrics = lam_metrics(whole.loc[common].reset_index().assign(score=of.to_numpy()))
-            results.append(dict(checkpoint=checkpoint.parent.parent.name, boxes=name, AP_looking=round(metrics['AP_looking'], 3),
-                                mAP=round(metrics['mAP'], 3), mean_score=round(float(of.mean()), 3)))
+            faces = faces.assign(score=score)
+            at = rows[name].loc[common, 'row'].to_numpy() if name in rows else faces.reset_index().set_index(KEYS).loc[common, 'index']
+            metrics = [lam_metrics(whole.loc[common].reset_index().assign(score=table.score.to_numpy()[at]))
+                       for table in (faces, smooth_scores(faces, 7))]
+            results.append(dict(checkpoint=checkpoint.parent.parent.name, boxes=name, AP_looking=round(metrics[0]['AP_looking'], 3),
+                                mAP=round(metrics[0]['mAP'], 3), AP_looking_median_7=round(metrics[1]['AP_looking'], 3)))
             print(results[-1], flush=True)
     keep('boxes', faces=len(common), fit=fit, rows=results)
 

@@ -315,7 +315,7 @@ class VideoSettings(Settings):
     end: float | None = Field(None, gt=0)               # where to end; None: with the video
     # which faces
     detector: str | None = None                         # YuNet's ONNX file; None: that of the extra detector
-    boxes: str | None = None                            # your own boxes instead: a CSV file, see 42
+    boxes: str | None = None                            # CSV: frame or seconds, track_id, x1, y1, x2, y2 (42)
     every: int = Field(3, ge=1, le=30)                  # positions (30 a second) between detections
     detect_size: int = Field(640, ge=64, le=4096)       # longer side of a frame at the detector, pixels
     confidence: float = Field(0.7, ge=0.3, le=1)        # of a detection that begins a track

@@ -250,11 +250,15 @@ def read_boxes(
     try:
         with open(path, encoding='utf-8-sig') as file: lines = [*takewhile(lambda line: line[0] == '#', file)]
         rows = pd.read_csv(path, dtype=str, keep_default_na=False, skiprows=len(lines), encoding='utf-8-sig')
+        rows = rows[(rows != '').any(axis=1)].reset_index(drop=True)                   # Excel leaves empty ones
     except (OSError, ValueError) as e: raise ValueError(f'{path} cannot be read: {e}') from None
     rows = rows.rename(columns=lambda name: str(name).strip()).apply(lambda column: column.str.strip())
     by_time = 'frame' not in rows and 'seconds' in rows
     if by_time: rows['frame'] = (_numbers_of(rows, 'seconds', path) * 30).round()
-    if 'track_id' not in rows: raise ValueError(f'{path} has no column track_id')
+    if len(rows.columns) == 1 and ';' in rows.columns[0]:
+        raise ValueError(f'{path}: columns are separated by commas, not by ;')
+    if 'track_id' not in rows:
+        raise ValueError(f'{path} has no column track_id; it has {", ".join(rows.columns)}')
     for column in ('frame', *_BOX): rows[column] = _numbers_of(rows, column, path)
     if by_time: rows = rows.drop_duplicates(['track_id', 'frame'], ignore_index=True)   # more than 30 a second
     _check_boxes(rows, path)
@@ -278,7 +282,8 @@ def _numbers_of(rows, column, path):
 def _check_boxes(rows, path):
     "ValueError for boxes that cannot be used."
     for track in rows.track_id.unique():
-        if '#' in check_id(track, 'track_id'): raise ValueError(f'{path}: track_id {track!r} has a #')
+        try: check_id(track.replace('#', '/'), 'track_id')               # it begins a comment in faces.csv
+        except ValueError as e: raise ValueError(f'{path}: {e} A track_id has no # either') from None
     faults = {'frame is no whole number from 0': (rows.frame < 0) | (rows.frame % 1 != 0),
               'the box has no width or height': (rows.x2 <= rows.x1) | (rows.y2 <= rows.y1),
               'the track has two boxes at this frame': rows.duplicated(['track_id', 'frame'])}

@@ -18,12 +18,12 @@ from lam_nb.folders import end_run
 from lam_nb.landmarks import open_detector
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.own_video import (
-    MADE_UP, cut_faces, draw_overlay, find_faces, find_looks, list_videos, model_origin, open_video, save_video_tables,
-    score_faces, start_videos, video_facts)
+    MADE_UP, cut_faces, draw_overlay, find_faces, list_videos, model_origin, open_video, score_faces,
+    start_videos, video_facts)
 from lam_nb.runs import check_parameters
 from lam_nb.settings import VideoSettings
 from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, hidden_boxes, link_faces, overlap, read_boxes, track_faces
-from lam_nb.video_report import finish_videos, going_on, video_sections, write_watched
+from lam_nb.video_report import finish_videos, find_looks, going_on, save_video_tables, video_sections, write_watched
 from lam_nb.videos import find_videos, video_frames
 
 BOX = ['x1', 'y1', 'x2', 'y2']
@@ -103,7 +103,9 @@ def test_no_face_is_a_result(weights, tmp_path):
         lines = (run.out / f'{name}.csv').read_text().splitlines()
         assert lines[0].startswith('# empty.mp4') and lines[1].startswith('track_id') and len(lines) == 2
     report = write_watched(run, video_sections(run))
-    assert 'No face was found' in report.read_text()
+    assert 'No face was found' in report.read_text() and 'detect_size' in report.read_text()
+    short = watch(tmp_path / 'empty.mp4', weights, tmp_path / 'out', start=.5)
+    assert short.span == (.5, 1)
     assert json.loads((run.out / 'metrics.json').read_text())['tracks'] == 0
 
 
@@ -134,7 +136,8 @@ def test_own_boxes_replace_the_detector(clip, weights, tmp_path):
     ('frame,track_id,x1,y1,x2,y2\n0,a,1,2,3,4\n0,a,1,2,3,4\n', 'row 2: the track has two boxes'),
     ('frame,track_id,x1,y1,x2,y2\n-1,a,1,2,3,4\n', 'no whole number from 0'),
     ('frame,track_id,x1,y1,x2,y2\n0,../a,1,2,3,4\n', 'cannot be used'),
-    ('frame,track_id,x1,y1,x2,y2\n0,,1,2,3,4\n', 'cannot be used'), ('', 'cannot be read')])
+    ('frame,track_id,x1,y1,x2,y2\n0,,1,2,3,4\n', 'cannot be used'), ('', 'cannot be read'), ('frame;track_id;x1\n0;a;1\n', 'not by ;'),
+    ('frame,track_id,x1,y1,x2,y2\n0,a#1,1,2,3,4\n', 'has no #')])
 def test_boxes_that_do_not_fit_are_refused(text, said, tmp_path):
     (tmp_path / 'boxes.csv').write_text(text)
     with pytest.raises(ValueError, match=said): read_boxes(tmp_path / 'boxes.csv')
@@ -188,7 +191,7 @@ def test_a_damaged_kept_stage_is_done_again(clip, weights, tmp_path):
 
 KILLED = '''
 import sys
-from lam_nb import own_video
+from lam_nb import own_video, video_report
 from lam_nb.settings import VideoSettings
 own_video.PART_ROWS = 20
 run, = own_video.start_videos(VideoSettings(video=sys.argv[1], checkpoint=sys.argv[2], out_dir=sys.argv[3], device='cpu', precision='fp32'))
@@ -199,7 +202,8 @@ def slow(table, path):
     print('wrote', path.name, flush=True)
     time.sleep(float(sys.argv[4]))
 own_video.write_table = slow
-for stage in ('open_video', 'find_faces', 'cut_faces', 'score_faces', 'save_video_tables'): getattr(own_video, stage)(run)
+for stage in ('open_video', 'find_faces', 'cut_faces', 'score_faces'): getattr(own_video, stage)(run)
+video_report.save_video_tables(run)
 print('done', *run.seconds, flush=True)
 '''
 
@@ -344,6 +348,45 @@ def test_boxes_beyond_the_end_are_left_out(clip, weights, tmp_path):
     (tmp_path / 'boxes.csv').write_text('seconds, track_id ,x1,y1,x2,y2\n.8, 1,60,90,140,200\n.81,1,60,90,140,200\n1.2,1,60,90,140,200\n')
     run = watch(clip, weights, tmp_path / 'out', boxes=str(tmp_path / 'boxes.csv'), overlay='none')
     assert run.faces.frame.max() == 29 and any('7 boxes lie where' in note for note in run.notes)
+
+
+def test_no_track_is_explained(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out', end=.1, overlay='none')
+    assert 'no track was made of 2 detections' in run.notes[-1] or 'no track was made of' in ' '.join(run.notes)
+    (tmp_path / 'boxes.csv').write_text('frame,track_id,x1,y1,x2,y2\n900,a,1,2,30,40\n')
+    run = watch(clip, weights, tmp_path / 'own', boxes=str(tmp_path / 'boxes.csv'), overlay='none')
+    assert 'none of your boxes lies in seconds 0 to 1' in ' '.join(run.notes)
+    with pytest.raises(ValueError, match='lies beyond the end'): watch(clip, weights, tmp_path / 'late', start=100)
+    assert not (tmp_path / 'late').exists()
+
+
+def test_a_file_that_is_cut_off_is_said(heads, weights, tmp_path):
+    odd.make_video(tmp_path / 'whole.mkv', odd.constant(30, 3.), [heads[0]] * 90, size=(480, 360))
+    odd.make_video(tmp_path / 'whole.mp4', odd.constant(30, 3.), [heads[0]] * 90, size=(480, 360), movflags='faststart')
+    odd.cut_off(tmp_path / 'whole.mp4', tmp_path / 'part.mp4', .6)
+    run = watch(tmp_path / 'part.mp4', weights, tmp_path / 'out')
+    assert any('is it cut off?' in note for note in run.notes) and run.span[1] < 2.5
+
+
+def test_what_a_run_reads_is_not_what_it_replaces(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out', end=.5)
+    edited = run.out / 'faces.csv'
+    for given in (dict(boxes=str(edited)), dict(threshold=str(run.out / 'metrics.json'))):
+        with pytest.raises(ValueError, match='would be replaced|best_threshold'): watch(clip, weights, run.out, **given)
+    with pytest.raises(ValueError, match='would be replaced'): watch(run.out / 'overlay.mp4', weights, run.out)
+    assert edited.exists() and (run.out / 'overlay.mp4').exists()
+    again = watch(clip, weights, tmp_path / 'again', boxes=str(edited), end=.5)                  # what it wrote can be given
+    assert again.faces.track_id.unique().tolist() == run.faces.track_id.unique().tolist()
+
+
+def test_an_overlay_that_shows_faces_does_not_outlive_a_wish_for_blur(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out', end=.4)
+    (run.out / '.overlay.mp4.abcdefgh.part.mp4').write_bytes(b'faces')
+    again, = start_videos(VideoSettings(video=str(clip), checkpoint=weights, out_dir=str(run.out), end=.4, blur='all'))
+    open_video(again)                                                                             # and killed here
+    assert not (run.out / 'overlay.mp4').exists() and not [*run.out.glob('.*.part*')]
+    assert any('only overlay.mp4 is blurred' in note for note in again.notes)
+    end_run(again.out)
 
 
 def test_looks_break_at_gaps_and_tracks():
