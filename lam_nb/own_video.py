@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE_UP', 'VIDEO_LEAVES', 'OTHER_ENDINGS', 'CHECKED', 'SCALES', 'PART_ROWS', 'video_facts', 'model_origin',
-           'OwnVideo', 'list_videos', 'start_videos', 'timed', 'open_video', 'find_faces', 'check_rows', 'cut_faces',
-           'score_faces', 'draw_overlay']
+           'OwnVideo', 'list_videos', 'start_videos', 'timed', 'open_video', 'check_rows', 'cut_faces', 'score_faces',
+           'draw_overlay']
 
 # %% ../nbs/44_own_video.ipynb #imports
 import hashlib, json, os, re, shutil, time
@@ -146,6 +146,23 @@ def _name(file, twice=False):
     try: return check_id(plain)
     except ValueError: return re.sub(r'[^\w-]+', '_', plain).strip('_')[:60] or 'video'
 
+# %% ../nbs/44_own_video.ipynb #checked-inputs
+def _check_inputs(place, inputs):
+    "ValueError if a run would replace what it reads."
+    for file in (project_path(path) for path in inputs if isinstance(path, str | Path)):
+        if file.name in VIDEO_LEAVES and file.parent.resolve() == place.resolve():
+            raise ValueError(f'{file} would be replaced by this run: choose another out_dir, or copy it first')
+
+def _checked_model(settings):
+    "What a checkpoint says, its box fit, and a note about that; ValueError if it cannot score a video."
+    path, s = project_path(settings.checkpoint), settings
+    saved, (model, size, _) = read_checkpoint(path), load_model(path, s.model, s.encoder)
+    if not getattr(model, 'takes_faces', True): raise ValueError(f'{path} reads features, and a video has none')
+    if others := sorted({*getattr(model, 'numbers', ())} - {*MEASURED}):
+        raise ValueError(f'this model is told {", ".join(others)} of each face: not known of a video')
+    if size > s.image_size: raise ValueError(f'this model takes faces of {size} pixels: set image_size={size}')
+    return saved, *_chosen_fit(s, saved)
+
 # %% ../nbs/44_own_video.ipynb #start-videos
 def start_videos(
     settings: VideoSettings, # checked parameters
@@ -172,22 +189,6 @@ def start_videos(
                   temperature=fitted_value(s.temperature, 'fitted_temperature'))
     make = lambda name, file: OwnVideo(s, places[name], file, name, **common, notes=[*notes])
     return [make(name, file) for name, file in files.items()]
-
-def _check_inputs(place, inputs):
-    "ValueError if a run would replace what it reads."
-    for file in (project_path(path) for path in inputs if isinstance(path, str | Path)):
-        if file.name in VIDEO_LEAVES and file.parent.resolve() == place.resolve():
-            raise ValueError(f'{file} would be replaced by this run: choose another out_dir, or copy it first')
-
-def _checked_model(settings):
-    "What a checkpoint says, its box fit, and a note about that; ValueError if it cannot score a video."
-    path, s = project_path(settings.checkpoint), settings
-    saved, (model, size, _) = read_checkpoint(path), load_model(path, s.model, s.encoder)
-    if not getattr(model, 'takes_faces', True): raise ValueError(f'{path} reads features, and a video has none')
-    if others := sorted({*getattr(model, 'numbers', ())} - {*MEASURED}):
-        raise ValueError(f'this model is told {", ".join(others)} of each face: not known of a video')
-    if size > s.image_size: raise ValueError(f'this model takes faces of {size} pixels: set image_size={size}')
-    return saved, *_chosen_fit(s, saved)
 
 def _chosen_fit(settings, saved):
     "The four numbers that bring a detector's boxes to the annotators', and what is to be said about them."
@@ -273,8 +274,7 @@ def find_faces(
     "Detects and links the faces of a video, or reads the user's own boxes."
     s, facts = run.settings, run.facts
     if not s.boxes or s.blur != 'none': run.detections = _detect(run)     # blur hides other faces, too
-    over = s.end or facts['seconds'] or None
-    if s.boxes: found = _within(read_boxes(project_path(s.boxes), run.name, s.max_gap), s.start, over)
+    if s.boxes: found = _own_boxes(run)
     else:
         how = s.model_dump(include={'confidence', 'max_gap', 'min_track', 'min_face', 'max_faces'})
         found = track_faces(run.detections, run.name, **how)
@@ -299,10 +299,13 @@ def _why_none(run):
     return (f'no track was made of {len(table):,} detections: expected a confidence of {s.confidence:g}, a '
             f'side of {s.min_face} pixels and {s.min_track:g} s in one shot')
 
-def _within(faces, start, end):
-    "The rows between two times."
-    inside = (faces.frame >= start * 30) & (faces.frame < (np.inf if end is None else end * 30))
-    return faces[inside].reset_index(drop=True)
+def _own_boxes(run):
+    "The user's own boxes, as far as they lie in the part of the video that is looked at."
+    s, length = run.settings, run.facts['seconds'] or np.inf
+    rows = read_boxes(project_path(s.boxes), run.name, s.max_gap)
+    if late := int((rows.frame >= length * 30).sum()): run.notes.append(f'{late:,} boxes lie beyond the video's end')
+    inside = (rows.frame >= s.start * 30) & (rows.frame < min(s.end or np.inf, length) * 30)
+    return rows[inside].reset_index(drop=True)
 
 def _detect(run):
     "What the detector finds; kept from an earlier run if nothing has changed."
