@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MADE_UP', 'VIDEO_LEAVES', 'OTHER_ENDINGS', 'CHECKED', 'SCALES', 'PART_ROWS', 'video_facts', 'model_origin',
-           'OwnVideo', 'list_videos', 'start_videos', 'timed', 'open_video', 'check_rows', 'cut_faces', 'score_faces',
-           'draw_overlay']
+           'OwnVideo', 'list_videos', 'start_videos', 'timed', 'open_video', 'find_faces', 'check_rows', 'cut_faces',
+           'score_faces', 'draw_overlay']
 
 # %% ../nbs/44_own_video.ipynb #imports
 import hashlib, json, os, re, shutil, time
@@ -303,7 +303,8 @@ def _own_boxes(run):
     "The user's own boxes, as far as they lie in the part of the video that is looked at."
     s, length = run.settings, run.facts['seconds'] or np.inf
     rows = read_boxes(project_path(s.boxes), run.name, s.max_gap)
-    if late := int((rows.frame >= length * 30).sum()): run.notes.append(f'{late:,} boxes lie beyond the video's end')
+    if late := int((rows.frame >= length * 30).sum()):
+        run.notes.append(f'{late:,} boxes lie beyond the end of the video')
     inside = (rows.frame >= s.start * 30) & (rows.frame < min(s.end or np.inf, length) * 30)
     return rows[inside].reset_index(drop=True)
 

@@ -347,7 +347,7 @@ def test_own_boxes_with_blur_hide_the_others_too(clip, weights, tmp_path):
 def test_boxes_beyond_the_end_are_left_out(clip, weights, tmp_path):
     (tmp_path / 'boxes.csv').write_text('seconds, track_id ,x1,y1,x2,y2\n.8, 1,60,90,140,200\n.81,1,60,90,140,200\n1.2,1,60,90,140,200\n')
     run = watch(clip, weights, tmp_path / 'out', boxes=str(tmp_path / 'boxes.csv'), overlay='none')
-    assert run.faces.frame.max() == 29 and '7 boxes lie beyond the video\'s end' in run.notes
+    assert run.faces.frame.max() == 29 and '7 boxes lie beyond the end of the video' in run.notes
 
 
 def test_no_track_is_explained(clip, weights, tmp_path):
