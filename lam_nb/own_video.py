@@ -267,28 +267,7 @@ def open_video(
     print(f'{run.video.name}: {run.facts["width"]} x {run.facts["height"]}, {length}'
           f'{run.facts["fps"]:.3g} frames a second; {run.model_name}, {run.origin}', flush=True)
 
-# %% ../nbs/44_own_video.ipynb #find-faces
-def find_faces(
-    run: OwnVideo, # as `start_videos` gives it, opened
-) -> pd.DataFrame: # a faces table with `confidence`, boxes as the annotators would have drawn them
-    "Detects and links the faces of a video, or reads the user's own boxes."
-    s, facts = run.settings, run.facts
-    if not s.boxes or s.blur != 'none': run.detections = _detect(run)     # blur hides other faces, too
-    if s.boxes: found = _own_boxes(run)
-    else:
-        how = s.model_dump(include={'confidence', 'max_gap', 'min_track', 'min_face', 'max_faces'})
-        found = track_faces(run.detections, run.name, **how)
-        if n := len(run.detections.attrs['cuts']): run.notes.append(f'{n} cut{"s" * (n > 1)}: tracks end there')
-    run.faces = fit_to_annotators(found, run.fit, (facts['width'], facts['height']))
-    gone = (run.faces.x2 - run.faces.x1 < 1) | (run.faces.y2 - run.faces.y1 < 1)      # beyond the frame's edge
-    run.faces = run.faces[~gone].reset_index(drop=True)
-    if run.faces.empty: run.notes.append(_why_none(run))
-    if run.detections is not None and s.end is None and run.span[1] < facts['seconds'] - .5:
-        run.notes.append(f'the video ends after {run.span[1]:.1f} s, though its header says '
-                         f'{facts["seconds"]:.1f} s: is it cut off?')
-    print(f'{run.faces.track_id.nunique()} tracks, {len(run.faces):,} rows')
-    return run.faces
-
+# %% ../nbs/44_own_video.ipynb #find-parts
 def _why_none(run):
     "Why there is no track."
     s, table = run.settings, run.detections
@@ -320,6 +299,28 @@ def _detect(run):
         yunet = open_detector(weights, confidence=LEAST)
         found = detect_faces(run.video, yunet, s.every, s.detect_size, s.start, s.end, bar)
     return _keep_table(found, file, key)
+
+# %% ../nbs/44_own_video.ipynb #find-faces
+def find_faces(
+    run: OwnVideo, # as `start_videos` gives it, opened
+) -> pd.DataFrame: # a faces table with `confidence`, boxes as the annotators would have drawn them
+    "Detects and links the faces of a video, or reads the user's own boxes."
+    s, facts = run.settings, run.facts
+    if not s.boxes or s.blur != 'none': run.detections = _detect(run)     # blur hides other faces, too
+    if s.boxes: found = _own_boxes(run)
+    else:
+        how = s.model_dump(include={'confidence', 'max_gap', 'min_track', 'min_face', 'max_faces'})
+        found = track_faces(run.detections, run.name, **how)
+        if n := len(run.detections.attrs['cuts']): run.notes.append(f'{n} cut{"s" * (n > 1)}: tracks end there')
+    run.faces = fit_to_annotators(found, run.fit, (facts['width'], facts['height']))
+    gone = (run.faces.x2 - run.faces.x1 < 1) | (run.faces.y2 - run.faces.y1 < 1)      # beyond the frame's edge
+    run.faces = run.faces[~gone].reset_index(drop=True)
+    if run.faces.empty: run.notes.append(_why_none(run))
+    if run.detections is not None and s.end is None and run.span[1] < facts['seconds'] - .5:
+        run.notes.append(f'the video ends after {run.span[1]:.1f} s, though its header says '
+                         f'{facts["seconds"]:.1f} s: is it cut off?')
+    print(f'{run.faces.track_id.nunique()} tracks, {len(run.faces):,} rows')
+    return run.faces
 
 # %% ../nbs/44_own_video.ipynb #check-rows
 CHECKED, SCALES = 24, (.9, 1.1) # rows of the self-check, and by what their boxes are scaled
