@@ -11,6 +11,8 @@ if not os.environ.get('LAM_NB_TEST_GPU'):          # set by `make test-gpu`
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # a shell's background jobs and their children ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:   # so do those of nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 
