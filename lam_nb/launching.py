@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from .runs import (
     Progress, _in_kernel, _recipe_files, atomic_path, check_parameters, data_folders, project_path,
     read_recipe, write_json)
-from lam_nb.processes import (
-    PATIENCE, Stopped, _check_launch, core_count, first_machine, gather_values, keep_memory, launch,
-    rank_and_size)
+from .processes import (
+    PATIENCE, Stopped, _check_launch, _kept_when_stopped, any_process, core_count, first_machine,
+    gather_values, keep_memory, launch, rank_and_size, stop_requests)
 from lam_nb.folders import (
     _GROWING, _begin_list, _check_unused, check_folder, claim_folder, end_run, release_folder, set_aside,
     start_run)
@@ -278,7 +278,9 @@ def train_process(
             while not _over(run):
                 train_epoch(run, model, data, progress)
                 metrics = _validation(run, progress, faces_dir, val_clips, data.weights)
-                finish_epoch(run, metrics, len(data))
+                with _kept_when_stopped(f'epoch {run.epoch} is'), stop_requests() as asked:
+                    finish_epoch(run, metrics, len(data))                      # whole, whatever comes meanwhile
+                    if any_process(bool(asked), run.group): raise KeyboardInterrupt
                 _tell_waiting(run, device)
         metrics = finish_run(run, len(data), time.monotonic() - begin) if rank_and_size()[0] == 0 else None
         return gather_values(metrics, run.group)[0]

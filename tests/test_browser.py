@@ -190,7 +190,7 @@ def test_a_training_is_changed_stopped_and_continued(lab, window):
     percent.scroll_into_view_if_needed()
     picture(page, 'train-runs')
     page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
-    where = r'( in epoch \d after batch \d+ of \d+, saved|; epoch \d, trained and not validated, is kept)'     # or in a validation
+    where = r'( in epoch \d after batch \d+ of \d+, saved|; epoch \d(, trained and not validated,)? is kept)'   # or at an epoch's end
     line = re.compile(f'^stopped{where}: run this cell again to go on$')
     stopped = page.locator('.jp-OutputArea-output', has_text=line)
     expect(stopped).to_be_visible()

@@ -229,6 +229,19 @@ def test_signals_save_first(whole, tmp_path, number):
     assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
 
 
+def test_an_interruption_while_an_epoch_ends_waits_until_it_is_saved(whole, tmp_path, monkeypatch):
+    s, real = whole.model_copy(update={'out_dir': str(tmp_path), 'save_every': 1000}), training.save_run
+    def interrupted(run, name='last.pt', **how):
+        if name == 'best.pt': os.kill(os.getpid(), signal.SIGINT)
+        real(run, name, **how)
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match='stopped; epoch 1 is kept: the same command again to go on'):
+        patch.setattr(training, 'save_run', interrupted)
+        train_process(s.model_dump())
+    assert finished(tmp_path)['epoch'] == 1 and finished(tmp_path)['step'] == 0
+    train(s)
+    assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(sample, tmp_path, monkeypatch):
     s, real = settings(sample, tmp_path, epochs=1, save_every=1), torch.save
     def full(content, path):
