@@ -278,7 +278,7 @@ def train_process(
             while not _over(run):
                 train_epoch(run, model, data, progress)
                 metrics = _validation(run, progress, faces_dir, val_clips, data.weights)
-                with _kept_when_stopped(f'epoch {run.epoch} is'), stop_requests() as asked:
+                with _kept_when_stopped(f'epoch {run.epoch + 1} is'), stop_requests() as asked:
                     finish_epoch(run, metrics, len(data))                      # whole, whatever comes meanwhile
                     if any_process(bool(asked), run.group): raise KeyboardInterrupt
                 _tell_waiting(run, device)

@@ -234,10 +234,10 @@ def test_an_interruption_while_an_epoch_ends_waits_until_it_is_saved(whole, tmp_
     def interrupted(run, name='last.pt', **how):
         if name == 'best.pt': os.kill(os.getpid(), signal.SIGINT)
         real(run, name, **how)
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match='stopped; epoch 1 is kept: the same command again to go on'):
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match='stopped; epoch 2 is kept: the same command again to go on'):
         patch.setattr(training, 'save_run', interrupted)
         train_process(s.model_dump())
-    assert finished(tmp_path)['epoch'] == 1 and finished(tmp_path)['step'] == 0
+    assert finished(tmp_path)['epoch'] == 2 and finished(tmp_path)['step'] == 0            # the first that is validated
     train(s)
     assert same(finished(runs.project_path(whole.out_dir)), finished(tmp_path))
 
