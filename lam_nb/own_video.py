@@ -33,7 +33,7 @@ from .inference import ClipPlan, _logits_hash, predict_clips, sigmoid
 from .scoring import fitted_value, load_model, smooth_scores
 from .landmarks import find_detector, open_detector
 from .tracking import (
-    DEFAULT_FIT, LEAST, detect_faces, fit_to_annotators, hidden_boxes, read_boxes, track_faces)
+    DEFAULT_FIT, LEAST, _upright, detect_faces, fit_to_annotators, hidden_boxes, read_boxes, track_faces)
 from .overlay import write_overlay
 
 # %% ../nbs/44_own_video.ipynb #video-facts
@@ -48,14 +48,13 @@ def video_facts(
         sound, context = container.streams.best('audio'), stream.codec_context
         frame = next(_frames_of(container, stream), None)
         if frame is None: raise ValueError(f'{path} cannot be decoded: it holds no frame')
-        turned, notes = round(frame.rotation / 90) % 2, []
+        size, notes = _upright(frame), []
         whole = stream.duration and float(stream.duration * stream.time_base)
         seconds = whole or (container.duration or 0) / 1e6
         if kind := _HDR.get(int(context.color_trc or 0)):
             notes.append(f'high dynamic range ({kind}): its colours are taken as they are: flat and pale')
         if sound is None: notes.append('it has no sound')
         rate = stream.average_rate or stream.guessed_rate
-        size = (frame.height, frame.width) if turned else (frame.width, frame.height)
         return dict(width=size[0], height=size[1], seconds=seconds, fps=float(rate or 0), codec=context.name,
                     sound=sound and getattr(sound.codec_context, 'name', 'unknown'), notes=notes)
 
@@ -166,7 +165,7 @@ def _checked_model(settings):
 # %% ../nbs/44_own_video.ipynb #start-videos
 def start_videos(
     settings: VideoSettings, # checked parameters
-) -> list[OwnVideo]: # one run a video; the folders are claimed
+) -> list[OwnVideo]: # one run a video; nothing is written yet
     "Begins: refuses what can be refused. What an earlier run left stays as far as it may be used again."
     s, files, out = settings, list_videos(settings.video), project_path(settings.out_dir)
     saved, fit, notes = _checked_model(s)
@@ -454,7 +453,8 @@ def draw_overlay(
         _remove_overlay(run)
         known = ', '.join(run.faces.track_id.unique())
         raise ValueError(f'keep_tracks: there is no track {unknown[0]}; the tracks are {known}')
-    hidden = None if s.blur == 'none' else hidden_boxes(run.faces, run.detections, s.keep_tracks, run.fit)
+    hidden = None if s.blur == 'none' else hidden_boxes(
+        run.faces, run.detections, s.keep_tracks, DEFAULT_FIT if s.boxes else run.fit)   # own boxes have none
     shown = run.faces[['frame', 'track_id', 'x1', 'y1', 'x2', 'y2', 'score', 'looking']]
     title = f'{run.origin[0].upper()}{run.origin[1:]} ({run.model_name})'
     rows = [pd.util.hash_pandas_object(t, index=False).sum() for t in (shown, hidden) if t is not None]

@@ -37,6 +37,11 @@ def small_frame(
     small = frame.reformat(width, height, 'bgr24', src_colorspace='ITU601', dst_colorspace='ITU601')
     return np.ascontiguousarray(np.rot90(small.to_ndarray(), round(frame.rotation / 90) % 4)), scale
 
+def _upright(frame):
+    "Width and height of a frame, upright."
+    turned = round(frame.rotation / 90) % 2
+    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
 def _found(detector, image):
     "(n, 5) x1, y1, x2, y2, confidence: the faces in a frame, in its pixels."
     size = image.shape[1::-1]
@@ -76,14 +81,14 @@ def detect_faces(
     progress: Progress | None = None, # counts positions
 ) -> pd.DataFrame: # frame (position), x1, y1, x2, y2 (pixels of the upright frame), confidence
     """The faces in a video. `attrs`: `cuts` (first positions of shots), `first` and `stop` (what was looked at,
-    stop is exclusive), `width`, `height` (of the upright frame), `every`."""
+    stop is exclusive), `every`."""
     first, last = round(start * 30), np.inf if end is None else round(end * 30)
-    rows, cuts, before, due, over, shape = [], [], None, first, first, (0, 0)
+    rows, cuts, before, due, over = [], [], None, first, first
     for frame, begin, stop in _shown(video, first, 'video'):
         if begin >= last: break
         begin, over = max(begin, first), int(min(stop, last))
         if over <= begin: continue                               # a frame before the first
-        small, shape = _thumbnail(frame), shape if any(shape) else _upright(frame)
+        small = _thumbnail(frame)
         if before is not None and is_cut(before, small):
             cuts.append(begin)
             due = begin
@@ -96,13 +101,7 @@ def detect_faces(
     rows = np.concatenate(rows or [np.zeros((0, 6))])
     table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
     table.attrs = dict(cuts=cuts, first=first, stop=max(over, first), every=every)
-    table.attrs |= dict(width=shape[0], height=shape[1])
     return table
-
-def _upright(frame):
-    "Width and height of a frame, upright."
-    turned = round(frame.rotation / 90) % 2
-    return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
 def _detected(detector, frame, size):
     "(n, 5): boxes in pixels of the frame, confidence."

@@ -117,14 +117,13 @@ def _drawn(faces):
 # %% ../nbs/45_video_report.ipynb #looks-timeline
 def _draw_lane(ax, y, rows, threshold):
     "One track: seen (pale), score (a line), looks (bars)."
-    time, score = rows.frame.to_numpy() / 30, rows.score.to_numpy()
-    pieces = lambda frames: np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1) if len(frames) else []
-    bars = lambda frames: [(part[0] / 30, len(part) / 30) for part in pieces(frames)]
-    ax.broken_barh(bars(rows.frame.to_numpy()), (y, .8), color=figures.PALE, linewidth=0)
-    looking = dict(color=figures.LOOKING, alpha=.45, linewidth=0)
-    ax.broken_barh(bars(rows.frame[rows.looking].to_numpy()), (y, .8), **looking)
-    for part in pieces(rows.frame.to_numpy()):
-        here = np.searchsorted(rows.frame, part)[::max(1, len(part) // 1000)]      # an hour has 108,000
+    frames, score, looking = (rows[name].to_numpy() for name in ('frame', 'score', 'looking'))
+    time, seen = frames / 30, figures._runs(frames, np.ones(len(frames), bool), 1)
+    for runs, style in ((seen, dict(color=figures.PALE)),
+                        (figures._runs(frames, looking, 1), dict(color=figures.LOOKING, alpha=.45))):
+        ax.broken_barh([(a / 30, (b + 1 - a) / 30) for a, b in runs], (y, .8), linewidth=0, **style)
+    for a, b in seen:
+        here = np.flatnonzero((frames >= a) & (frames <= b))[::max(1, (b - a) // 1000)]      # 108,000 an hour
         ax.plot(time[here] + 1 / 60, y + .8 * score[here], color=figures.DARK, linewidth=.8)
     ax.plot(time[[0, -1]], [y + .8 * threshold] * 2, color=figures.GREY, linestyle=figures.DOTTED, linewidth=.7)
 
@@ -163,10 +162,11 @@ def track_crops(
     size: int = 112, # side of the crops, pixels
 ) -> dict: # track -> (size, size, 3) uint8 RGB
     "A face of each track, in the order of their numbers."
-    store, rows = ClipFaces(run.store), run.faces.reset_index(drop=True)
-    rows = rows.assign(sure=rows.confidence.fillna(0) > 0, sharp=rows.sharpness.fillna(0))
-    best = rows.reset_index().sort_values(['sure', 'sharp']).groupby('track_id')['index'].last()
-    return {track: store.crop(int(best[track]), size) for track in _by_number(best.index)}
+    store = ClipFaces(run.store)
+    rows = run.faces.assign(sure=run.faces.confidence.fillna(0) > 0, sharp=run.faces.sharpness.fillna(0))
+    best = rows.sort_values(['sure', 'sharp']).groupby('track_id').tail(1)
+    numbers = dict(zip(best.track_id, store.rows_of(best)))
+    return {track: store.crop(numbers[track], size) for track in _by_number(numbers)}
 
 # %% ../nbs/45_video_report.ipynb #who-is-who
 @figures.styled

@@ -23,7 +23,7 @@ from lam_nb.own_video import (
 from lam_nb.runs import check_parameters
 from lam_nb.settings import VideoSettings
 from lam_nb.tracking import LEAST, detect_faces, fit_boxes, fit_to_annotators, hidden_boxes, link_faces, overlap, read_boxes, track_faces
-from lam_nb.video_report import finish_videos, find_looks, going_on, save_video_tables, video_sections, write_watched
+from lam_nb.video_report import finish_videos, find_looks, going_on, save_video_tables, track_crops, video_sections, write_watched
 from lam_nb.videos import find_videos, video_frames
 
 BOX = ['x1', 'y1', 'x2', 'y2']
@@ -402,7 +402,7 @@ def crossing(n=60, every=3):
     left, right = [np.stack([x + v * t, 50 + 0 * t, x + v * t + 40, 100 + 0 * t], 1) for x, v in ((0, 6), (360, -6))]
     table = pd.DataFrame(np.vstack([left, right]), columns=BOX).assign(frame=np.tile(t, 2), confidence=.9)
     table = table.sort_values('frame', kind='stable', ignore_index=True)
-    table.attrs = dict(cuts=[], first=0, stop=n, every=every, width=480, height=360)
+    table.attrs = dict(cuts=[], first=0, stop=n, every=every)
     return table
 
 
@@ -427,3 +427,12 @@ def test_sizes_and_numbers_of_faces():
     assert track_faces(table, min_face=10, max_faces=1).track_id.nunique() == 1
     assert track_faces(table, min_face=10).track_id.nunique() == 2
     assert track_faces(table, min_face=10, min_track=3).empty
+
+
+def test_crops_are_those_of_their_tracks_where_rows_lack_an_image(clip, weights, tmp_path):
+    run = watch(clip, weights, tmp_path / 'out', overlay='none')
+    run.faces = run.faces[(run.faces.track_id == '2') | (run.faces.frame > 9)].reset_index(drop=True)    # as after damaged frames
+    store = ClipFaces(run.store)
+    for track, crop in track_crops(run, 64).items():
+        own = np.flatnonzero(store.table.track_id == track)
+        assert any(np.array_equal(crop, store.crop(row, 64)) for row in own)
