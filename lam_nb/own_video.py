@@ -23,7 +23,7 @@ from .settings import MEASURED, PrepareSettings, VideoSettings
 from .reports import ReportedRun
 from .checkpoints import checkpoint_name, read_checkpoint
 from .annotations import check_id, split_clips
-from .videos import VIDEO_ENDINGS, _frames_of, _open, _video_stream, find_videos
+from .videos import VIDEO_ENDINGS, _all_cores, _frames_of, _open, _video_stream, find_videos
 from .foreign_files import _files_state, _printable, visible_files
 from .faces import ClipFaces, store_path, write_store
 from .preparation import STORED, Source, clip_images
@@ -131,7 +131,8 @@ def list_videos(
     if not path.is_dir():
         raise FileNotFoundError(f'{path} is no file and no folder: expected a video, or a folder of videos')
     files = [f for f in visible_files(path) if f.suffix.lower() in (*VIDEO_ENDINGS, *OTHER_ENDINGS)]
-    if not files: raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like)')
+    if not files: raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like); folders in it are not '
+                         'looked into')
     stems, found = [f.stem for f in files], {}
     for file in files:
         name, n = _name(file, stems.count(file.stem) > 1 or file.stem in ('faces', 'figures', 'parts')), 1
@@ -219,9 +220,9 @@ def timed(
     run: OwnVideo, # gets the seconds
     stage: str, # its name
 ):
-    "Measures how long a stage takes."
+    "Measures how long a stage takes, and lets it decode the video on all cores."
     begin = time.monotonic()
-    yield
+    with _all_cores(): yield
     run.seconds[stage] = round(time.monotonic() - begin, 2)
 
 def _keep_table(table, path, key):
