@@ -9,7 +9,6 @@ __all__ = ['PARITY', 'WindowGraph', 'comparison_windows', 'write_onnx', 'onnx_di
 # %% ../nbs/47_sharing.ipynb #imports
 import json, os, re, shutil, warnings
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -21,16 +20,17 @@ from jinja2 import Environment
 from safetensors.torch import save_file
 from torch import nn
 
-from .runs import atomic_folder, data_folders, project_path, provenance, write_json
+from .runs import atomic_folder, project_path, provenance, write_json
 from .folders import run_name
-from .checkpoints import _FORMAT, _SHARED, _file_hash, checkpoint_name, read_checkpoint
-from .settings import ExportSettings, TrainSettings
+from .checkpoints import _FORMAT, _SHARED, _file_hash, read_checkpoint
+from .settings import ExportSettings
 from .data_checks import check_box_fit
 from .windows import FaceWindows
 from .models import MODELS, export_official, model_name
 from .scoring import load_model, weights_hash
+from .decisions import _part
 from .slices import TITLES
-from .comparison import _read_json
+from .comparison import RESULT_METRICS, _read_json
 from .own_video import MADE_UP, model_origin
 
 # %% ../nbs/47_sharing.ipynb #graph
@@ -57,29 +57,27 @@ def comparison_windows(
     n: int = 32, # windows at most
 ) -> dict: # faces (n, T, size, size, 3) uint8; numbers (n, T, K) float32 where the model is told some
     "Inputs of a model: evenly from the first clip of a face store that holds faces, or random ones."
-    names, rng = tuple(getattr(model, 'numbers', ())), np.random.default_rng(0)
-    step = getattr(model, 'step', 1)
+    names, step, rng = tuple(getattr(model, 'numbers', ())), getattr(model, 'step', 1), np.random.default_rng(0)
     for store in sorted(Path(faces_dir).glob('[!.]*.arrow')) if faces_dir else ():
         windows = FaceWindows(faces_dir, [store.stem], 1, size, model.window, step, names)
         if not len(windows): continue
         rows = np.linspace(0, len(windows) - 1, min(n, len(windows))).astype(int).tolist()
         batch = windows.__getitems__(rows)
-        return dict(faces=batch['images'], **({'numbers': batch['numbers']} if names else {}))
+        return dict(faces=batch['images'], **{name: batch[name] for name in ('numbers',) if names})
     if faces_dir: raise ValueError(f'{faces_dir} holds no faces: expected a face store, <clip_uid>.arrow')
-    given = dict(faces=rng.integers(0, 256, (n, model.window, size, size, 3), np.uint8))
-    return given | ({'numbers': rng.random((n, model.window, len(names)), np.float32)} if names else {})
+    random = dict(faces=rng.integers(0, 256, (n, model.window, size, size, 3), np.uint8),
+                  numbers=rng.random((n, model.window, len(names)), np.float32))
+    return random if names else dict(faces=random['faces'])
 
 # %% ../nbs/47_sharing.ipynb #write-onnx
-_NEEDED = 'onnx', 'onnxscript', 'onnxruntime'
-
 def write_onnx(
     model, # in eval mode, on the CPU
     size: int, # side of the faces, pixels
     path: str | Path, # the file
 ) -> Path: # the file
     "Writes a model as ONNX: `faces` (batch, T, size, size, 3), and `numbers` where it is told some -> `score`."
-    if lacks := [name for name in _NEEDED if find_spec(name) is None]:
-        raise ImportError(f'ONNX needs {", ".join(lacks)}: pip install "lam_nb[onnx]", or set onnx=false')
+    try: import onnx, onnxruntime, onnxscript                            # noqa: F401
+    except ImportError as e: raise ImportError(f'{e}: pip install "lam_nb[onnx]", or set onnx=false') from None
     if not getattr(model, 'takes_faces', True):
         raise ValueError('this model reads features from files, it takes no faces: set onnx=false')
     given = comparison_windows(model, size, n=2)
@@ -107,17 +105,16 @@ def onnx_difference(
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     with torch.inference_mode(): ours = WindowGraph(model)(*map(torch.from_numpy, given.values())).numpy()
-    ends = [n for n in np.cumsum(_BATCHES).tolist() if n < len(ours)]
-    parts = {name: np.split(value, ends) for name, value in given.items()}
-    feeds = [dict(zip(parts, values)) for values in zip(*parts.values())]
+    parts = np.split(np.arange(len(ours)), [n for n in np.cumsum(_BATCHES) if n < len(ours)])
+    feeds = ({name: value[part] for name, value in given.items()} for part in parts)
     theirs = np.concatenate([session.run(['score'], feed)[0] for feed in feeds])
     return dict(largest_difference=float(np.abs(ours - theirs).max()), lowest=float(ours.min()),
-                highest=float(ours.max()), windows=len(ours), batches=[*map(len, np.split(ours, ends))])
+                highest=float(ours.max()), windows=len(ours), batches=[*map(len, parts)])
 
 # %% ../nbs/47_sharing.ipynb #example
 _EXAMPLE = """\
-# python example.py CROPS: the probability of looking, for a folder of crops of one face, one a frame (30 a second),
-# in the order of their names. It needs: pip install onnxruntime opencv-python-headless
+# python example.py CROPS: the probability of looking, for a folder of crops of one face, one a frame (30 a
+# second), in the order of their names. It needs: pip install onnxruntime opencv-python-headless
 import sys
 from pathlib import Path
 import cv2, numpy as np, onnxruntime
@@ -144,84 +141,69 @@ def example_code(
                            numbers=_UNKNOWN.format(n=n) if n else '')
 
 # %% ../nbs/47_sharing.ipynb #read-evaluation
-_METRICS = dict(mAP='mAP', AP_looking='AP looking', AP_not_looking='AP not looking', accuracy='accuracy')
+_EVALUATION = 'metrics.json', 'settings.json', 'results.csv', 'slices.csv'
+_SLICES = ['fact', 'group', 'n_rows', 'n_positive', 'AP_looking']
 
 def _intervals(file):
     "Metric -> low, high (fractions) of a results.csv; empty where it cannot be read."
-    try: row = pd.read_csv(file).iloc[0].to_dict()
+    try: values = pd.read_csv(file).iloc[0, 1:].to_numpy(float).reshape(len(RESULT_METRICS), 3)
     except (OSError, ValueError, IndexError): return {}
-    named = {re.sub(r' at [\d.]+| \(fraction\)', '', str(column)): value for column, value in row.items()}
-    ends = lambda name: [named.get(f'{name} 95 % {end}') for end in ('low', 'high')]
-    numbers = {name: [v for v in ends(name) if isinstance(v, float) and 0 <= v <= 1] for name in _METRICS}
-    return {name: found for name, found in numbers.items() if len(found) == 2}
+    return {name: (low, high) for name, (_, low, high) in zip(RESULT_METRICS, values.tolist()) if low <= high}
 
 def read_evaluation(
     folder: str | Path, # of a finished run of evaluate.ipynb
     wanted: str, # the hash of the weights that are exported
-) -> dict: # name, data, drawn, metrics, intervals, slices (a table, or None), started
+) -> dict: # name, data, drawn, metrics, intervals, slices
     "What an evaluation has measured; ValueError for one of other weights, or without labels."
     folder = Path(folder)
-    lacking = [name for name in ('metrics.json', 'settings.json') if not (folder / name).is_file()]
+    lacking = [name for name in _EVALUATION if not (folder / name).is_file()]
     if lacking: raise FileNotFoundError(f'{folder} has no {lacking[0]}: expected a finished evaluation')
     metrics, settings = _read_json(folder / 'metrics.json'), _read_json(folder / 'settings.json')
     hashes = metrics.get('weights_hash')
     if hashes != [wanted]:
-        what = f'of the weights {", ".join(map(str, hashes))}' if isinstance(hashes, list) and hashes else (
-            'of an ensemble, or of an earlier version, whose files do not say which weights they are of')
-        raise ValueError(f'{folder} is {what}; exported is {wanted}. Evaluate this checkpoint, alone')
+        raise ValueError(f'{folder} is of the weights {hashes or "that it does not name (an ensemble?)"}, '
+                         f'and {wanted} are exported. Evaluate this checkpoint, alone')
     if type(metrics.get('mAP')) is not float or not 0 <= metrics['mAP'] <= 1:
         raise ValueError(f'{folder} has no mAP: its labels are not known, or they are of one class')
-    given, about = (settings.get(name) if isinstance(settings.get(name), dict) else {}
-                    for name in ('parameters', 'provenance'))
-    data = project_path(str(given.get('data_dir') or 'not known'))
-    slices = pd.read_csv(folder / 'slices.csv') if (folder / 'slices.csv').is_file() else None
+    data = project_path(str(_part(settings, 'parameters').get('data_dir') or 'not known'))
     return dict(name=run_name(folder), data=data.name, drawn=(data / 'sample.json').exists(), metrics=metrics,
-                intervals=_intervals(folder / 'results.csv'), slices=slices, started=about.get('started'))
+                intervals=_intervals(folder / 'results.csv'),
+                slices=pd.read_csv(folder / 'slices.csv', usecols=_SLICES))
 
 # %% ../nbs/47_sharing.ipynb #weak-groups
-_SLICED = {*TITLES} - {'person', 'clip'}
-_SLICE_COLUMNS = ['fact', 'group', 'n_rows', 'n_positive', 'AP_looking']
-
 def weak_groups(
     slices: pd.DataFrame, # as slices.csv of an evaluation holds them
     n: int = 6, # groups
 ) -> pd.DataFrame: # fact (in words), group, n_rows, n_positive, AP_looking; the weakest first
     "The groups of rows in which looking is recognised worst."
-    if lacks := [name for name in _SLICE_COLUMNS if name not in slices]:
-        raise ValueError(f'slices.csv has no {", ".join(lacks)}: run the evaluation again')
     few = slices.n_rows < .01 * slices.groupby('fact').n_rows.transform('sum')
-    known = slices.fact.isin(_SLICED) & slices.AP_looking.notna() & ~few
-    weak = slices[known].sort_values('AP_looking', kind='stable').head(n)[_SLICE_COLUMNS]
+    known = slices.fact.isin({*TITLES} - {'person', 'clip'}) & slices.AP_looking.notna() & ~few
+    weak = slices[known].sort_values('AP_looking', kind='stable').head(n)[_SLICES]
     return weak.assign(fact=weak.fact.map(TITLES)).reset_index(drop=True)
 
 # %% ../nbs/47_sharing.ipynb #shared-config
-_KEPT = 'model_options', 'blur', 'epoch', 'mAP', 'box_fit', 'versions', 'data', 'training'
-_FOLDERS = 'data_dir', 'faces_dir', 'side_table', 'features_dir', 'encoder_weights'
+_KEPT = 'model_options', 'blur', 'epoch', 'mAP', 'box_fit', 'settings', 'versions', 'data', 'training'
+_OBJECTS = 'box_fit', 'settings', 'versions', 'training'
+_PLACES = 'data_dir', 'faces_dir', 'out_dir', 'checkpoint', 'encoder_weights', 'side_table', 'features_dir'
 
 def _without_places(settings):
     "Settings of a training without the folders of a machine."
-    texts = {name: value for name, value in settings.items() if isinstance(value, str) and value}
-    short = {name: Path(texts[name]).name for name in _FOLDERS if name in texts}
-    if 'checkpoint' in texts: short['checkpoint'] = checkpoint_name(project_path(texts['checkpoint']))
-    if 'out_dir' in texts: short['out_dir'] = run_name(texts['out_dir'])
-    return settings | short | dict(rdzv_endpoint='')
+    places = {name: settings[name] for name in _PLACES if isinstance(settings.get(name), str)}
+    return settings | {name: run_name(path) for name, path in places.items()} | dict(rdzv_endpoint='')
 
 def _training_of(checkpoint, saved):
-    "When, where and by which commit a checkpoint was trained; None where its run's files do not say it."
-    run, same = checkpoint.parent.parent, ('model', 'epochs', 'batch_size', 'lr', 'seed')
-    if checkpoint.parent.name != 'checkpoints' or not (run / 'settings.json').is_file(): return None
+    "When, where and by which commit a checkpoint was trained; empty where its run's files do not say it."
+    run, own = checkpoint.parent.parent, saved.get('settings')
+    if checkpoint.parent.name != 'checkpoints' or not (run / 'settings.json').is_file(): return {}
     about = _read_json(run / 'settings.json')
-    given, made = about.get('parameters'), about.get('provenance')
-    if not isinstance(given, dict) or not isinstance(made, dict): return None
-    if any(given.get(name) != saved.get('settings', {}).get(name) for name in same): return None
-    return {name: made.get(name) for name in ('commit', 'dirty', 'started', 'python', 'system', 'cpu', 'gpus')}
+    given, made = (about.get(name) for name in ('parameters', 'provenance'))
+    if not all(isinstance(found, dict) for found in (own, given, made)): return {}
+    if any(given.get(n) != own.get(n) for n in ('model', 'batch_size', 'lr', 'seed')): return {}
+    return dict(training={n: made.get(n) for n in ('commit', 'dirty', 'started', 'python', 'cpu', 'gpus')})
 
-def _as_json(values):
-    "What of some values JSON can hold."
-    def fits(value):
-        try: return len(json.dumps(value, allow_nan=False)) < 1e6
-        except (TypeError, ValueError, RecursionError): return False
-    return {name: value for name, value in values.items() if value is not None and fits(value)}
+def _fits_json(value): # and is known
+    try: return value is not None and len(json.dumps(value, allow_nan=False)) < 1e6
+    except (TypeError, ValueError, RecursionError): return False
 
 def shared_config(
     checkpoint: Path, # where the weights are from
@@ -230,61 +212,52 @@ def shared_config(
     size: int, # side of the faces, pixels
 ) -> dict: # what config.json holds, but for its format and the hash of the file of weights
     "What a checkpoint says beside its weights, as plain values."
-    settings, origin = saved.get('settings'), model_origin(saved)
-    kept = {name: saved.get(name) for name in _KEPT}
-    for name in ('versions', 'training'): kept[name] = kept[name] if isinstance(kept[name], dict) else None
-    kept['settings'] = _without_places(settings) if isinstance(settings, dict) else None
-    if isinstance(settings, dict): kept['training'] = _training_of(checkpoint, saved) or kept['training']
-    if kept['box_fit']: kept['box_fit'] = check_box_fit(kept['box_fit'], 'the box_fit of the checkpoint')
+    kept = {name: saved[name] for name in _KEPT if _fits_json(saved.get(name))}
+    kept = {name: value for name, value in kept.items() if name not in _OBJECTS or isinstance(value, dict)}
+    if 'settings' in kept: kept['settings'] = _without_places(kept['settings'])
+    if 'box_fit' in kept: kept['box_fit'] = check_box_fit(kept['box_fit'], 'the box_fit of the checkpoint')
     given = dict(window=model.window, step=getattr(model, 'step', 1), size=size, mean=[*map(float, model.mean)],
                  std=[*map(float, model.std)], numbers=[*getattr(model, 'numbers', ())])
-    about = getattr(model, 'about', None)
+    about, origin = getattr(model, 'about', None), model_origin(saved)
     encoder = about and dict(name=model.options['encoder'], origin=about.origin, licence=about.licence)
-    what, count = (type(model).__doc__ or '').strip().partition('\n')[0], sum(p.numel() for p in model.parameters())
-    made = dict(model_name=model_name(model), what=what, weights=count, weights_hash=weights_hash(model),
-                input=given, encoder=encoder, image_size=size, trained_on=origin,
-                made_up=True if origin == MADE_UP else saved.get('made_up'))
-    return _as_json(made | kept)
+    what, weights = (type(model).__doc__ or '').strip().partition('\n')[0], [*model.parameters()]
+    return dict(
+        model_name=model_name(model), what=what, weights=sum(p.numel() for p in weights), input=given,
+        weights_hash=weights_hash(model), encoder=encoder, image_size=size, trained_on=origin,
+        made_up=origin == MADE_UP or saved.get('made_up') is True) | kept | _training_of(checkpoint, saved)
 
 # %% ../nbs/47_sharing.ipynb #card-metadata
-_LICENCES = (r'apache-2\.0|mit|isc|bsd(-[23]-clause)?|[al]?gpl-[23]\.0|mpl-2\.0|openrail|cc0-1\.0|'
-             r'cc-by(-nc)?(-[sn][ad])?-[234]\.0')     # of those that the hub knows
+_LICENCES = r'(apache|mpl|a?gpl|lgpl|cc0|cc-by(-nc)?(-[sn][ad])?)-\d\.0|mit|isc|bsd(-[23]-clause)?'
 
-def _licence_fields(licence):
-    "The hub's fields for a licence."
+def _licence_fields(licence): # as the hub calls them
     if licence is None: return {}
     if re.fullmatch(_LICENCES, licence.lower()): return dict(license=licence.lower())
     return dict(license='other', license_name=re.sub(r'[^a-z0-9.]+', '-', licence.lower()).strip('-') or 'own')
 
 def _result(evaluation):
     "An evaluation as an entry of the hub's model-index."
-    metrics, data = evaluation['metrics'], evaluation['data'] + ' (drawn heads)' * evaluation['drawn']
-    values = [dict(type=name, name=title, value=round(metrics[name], 4)) for name, title in _METRICS.items()
-              if type(metrics.get(name)) is float]
-    return dict(task=dict(type='video-classification', name='Looking at me'),
-                dataset=dict(type=evaluation['data'], name=data, split=str(metrics.get('split'))),
-                metrics=values)
+    known = {name: value for name, value in evaluation['metrics'].items() if type(value) is float}
+    values = [dict(type=n, name=t, value=round(known[n], 4)) for n, t in RESULT_METRICS.items() if n in known]
+    data = dict(type=evaluation['data'], name=evaluation['data'] + ' (drawn heads)' * evaluation['drawn'])
+    return dict(task=dict(type='video-classification', name='Looking at me'), metrics=values,
+                dataset=data | dict(split=str(evaluation['metrics'].get('split'))))
 
 def card_metadata(
-    name: str, # of the model
-    licence: str | None, # of the weights; None: not chosen
-    config: dict, # as `shared_config` gives it
-    evaluations: list[dict] = (), # as `read_evaluation` gives them
+    about: dict, # as for `model_card`
 ) -> dict: # ready for YAML
     "What the hub reads of a model card."
-    tags = ['looking-at-me', 'gaze', 'egocentric-vision', *['drawn-heads'] * bool(config.get('made_up'))]
-    fields = dict(library_name='lam_nb', **_licence_fields(licence), pipeline_tag='video-classification',
-                  tags=tags, metrics=['accuracy', 'mAP'])
-    index = [dict(name=name, results=[_result(evaluation) for evaluation in evaluations])]
-    return fields | ({'model-index': index} if evaluations else {})
+    tags = ['looking-at-me', 'gaze', 'egocentric-vision', *['drawn-heads'] * about['config']['made_up']]
+    fields = dict(library_name='lam_nb', **_licence_fields(about['licence']), tags=tags,
+                  pipeline_tag='video-classification', metrics=['accuracy', 'mAP'])
+    results = [_result(evaluation) for evaluation in about['evaluations']]
+    return fields | ({'model-index': [dict(name=about['name'], results=results)]} if results else {})
 
 # %% ../nbs/47_sharing.ipynb #card-use
 def _plain(value):
     "Any value as a text in a line of Markdown."
     return re.sub(r'([\\`*_|<>\[\]#~])', r'\\\1', ' '.join(str(value).split()))[:300]
 
-def _number(value):
-    "A metric, or a count."
+def _number(value): # a metric, or a count
     return f'{value:.3f}' if type(value) is float else f'{value:,}' if type(value) is int else '–'
 
 _CARD = '''\
@@ -292,8 +265,7 @@ _CARD = '''\
 {{ head }}---
 # {{ name|plain }}
 
-{% if c.made_up %}
-> **Trained on drawn heads: it says nothing about people.**
+{% if c.made_up %}> **Trained on drawn heads: it says nothing about people.**
 
 {% endif %}
 Is the person looking at the camera? From {{ i.window }} faces of a person (RGB, {{ i.size }} x {{ i.size }}
@@ -303,19 +275,15 @@ pixels, {{ i.step }} frame{{ 's' * (i.step > 1) }} from one to the next){% if i.
 Architecture: {{ c.model_name|plain }}. {{ c.what|plain }} {{ c.weights|number }} weights.
 
 ## Use
-
 ```python
 from lam_nb.scoring import load_model
 model, size, epoch = load_model('FOLDER'{{ own }})
 ```
 {% if own %}
-
 Its architecture is code that is not in this folder: it must be there to be imported.
 {% endif %}
 {% if onnx %}
-
 Without PyTorch and without lam_nb, on a folder of crops of one face, one a frame:
-
 ```sh
 pip install onnxruntime opencv-python-headless
 python example.py CROPS
@@ -324,66 +292,56 @@ python example.py CROPS
 '''
 
 # %% ../nbs/47_sharing.ipynb #card-data
-_SHOWN = ('model', 'epochs', 'batch_size', 'lr', 'schedule', 'train_stride', 'image_size', 'weights', 'seed',
-          'precision')                                    # settings of a training that a card names
+_SHOWN = 'epochs', 'batch_size', 'lr', 'schedule', 'train_stride', 'image_size', 'weights', 'seed', 'precision'
 
 _CARD += '''
 ## Data and training
-
-{% if c.made_up %}The data were the made-up sample: heads that lam_nb draws.
-{%- else %}{{ (c.trained_on[0]|upper ~ c.trained_on[1:])|plain }}.{% endif %}
-{% if c.data %} Hash of the training data: `{{ c.data|plain }}`.{% endif %}
-
+{{ (c.trained_on[0]|upper ~ c.trained_on[1:])|plain }}.
+{%- if c.data %} Hash of the data: `{{ c.data|plain }}`.{% endif %}
 
 {% if not s %}How it was trained is not known: its file does not say it.
-{% else %}
-It started from {% if s.checkpoint or s.encoder_weights -%}
-the weights {{ [s.checkpoint, s.encoder_weights]|select|join(' and ')|plain }}
-{%- elif s.model == 'GazeLSTM' %}ImageNet's ResNet-18{% else %}newly initialised weights{% endif %}. Settings:
-{% for name in shown if s[name] is not none %}`{{ name }}` {{ s[name]|plain }}, {% endfor %}and others, which
-are in `config.json`.
+{% else %}It started from
+{{ [s.checkpoint, s.encoder_weights]|select|join(' and ')|plain or
+("ImageNet's ResNet-18" if s.model == 'GazeLSTM' else 'random weights') }}. Settings:
+{% for name in shown if s[name] is defined %}`{{ name }}` {{ s[name]|plain }}, {% endfor %}and others,
+which are in `config.json`.
 {% if c.mAP is float %}
-
-The weights are of epoch {{ c.epoch }}. The training itself found a mAP of {{ c.mAP|number }} on its validation
-split; as it may have chosen the epoch by that figure, the figure is optimistic.
+The weights are of epoch {{ c.epoch|plain }}. The training found a mAP of {{ c.mAP|number }} on its own
+validation, by which it may have chosen the epoch: the figure is optimistic.
 {% endif %}
 {% endif %}
 '''
 
 # %% ../nbs/47_sharing.ipynb #card-results
-def _interval_cell(evaluation, name):
-    "A metric with its interval."
+def _interval_cell(evaluation, name): # a metric with its interval
     value, ends = evaluation['metrics'].get(name), evaluation['intervals'].get(name)
     return _number(value) + (f' [{ends[0]:.3f}, {ends[1]:.3f}]' if ends else '')
 
 def _how(metrics):
     "What was done beside the plain prediction."
     usual = dict(threshold=.5, flip=False, smoothing=0, temperature=1, stride=1)
-    used = [f'{name} {metrics[name]}' for name, value in usual.items() if metrics.get(name) not in (None, value)]
-    return ', '.join(used) or 'plain'
+    used = {name: metrics.get(name) for name in usual if metrics.get(name) not in (None, usual[name])}
+    return ', '.join(f'{name} {value}' for name, value in used.items()) or 'plain'
 
 _CARD += '''
 ## Results
-
 {% if not evaluations %}
 Not known: no evaluation of these weights was given.
 {% else %}
 Fractions, with 95 % intervals by jackknife over clips where there are clips enough. mAP is the mean of the
 average precisions of looking and of not looking; random scores give about 0.5.
 
-| evaluation | data | split | rows | looking |{% for title in metrics.values() %} {{ title }} |{% endfor %} scored |
+| evaluation | data | split | rows | looking | {{ metrics.values()|join(' | ') }} | scored |
 |---|---|---|---|---|---|---|---|---|---|
 {% for e in evaluations %}
 | {{ e.name|plain }} | {{ e.data|plain }}{{ ' (drawn heads)' * e.drawn }} | {{ e.metrics.split|plain }} | {{
   e.metrics.n_rows|number }} | {{ e.metrics.n_positive|number }} |{% for name in metrics %} {{
   cell(e, name) }} |{% endfor %} {{ how(e.metrics)|plain }} |
 {% endfor %}
-{% for e in evaluations if e.slices is not none %}
+{% for e in evaluations %}
 
 ### Where it is weak ({{ e.name|plain }})
-
-The groups of rows with the lowest average precision of looking. Groups with fewer looking rows are harder, for
-random scores too.
+The groups of rows with the lowest average precision of looking; fewer looking rows are harder, by chance too.
 
 | property | group | rows | looking | AP looking | random baseline |
 |---|---|---|---|---|---|
@@ -398,29 +356,21 @@ random scores too.
 # %% ../nbs/47_sharing.ipynb #card-limits
 _CARD += '''
 ## Limits
-
-- It takes faces that are found and tracked, cropped to their boxes, {{ i.size }} pixels wide, 30 frames a second;
-  a window spans {{ (i.window - 1) * i.step + 1 }} frames.
-- How a detector's boxes differ from the boxes that it learned from
-  {% if c.box_fit %}was measured (`box_fit.json`){% else %}is not known: scores depend on the crop{% endif %}.
+- It takes faces that are found and tracked, cropped to their boxes, {{ i.size }} pixels wide, at 30 frames a
+  second; a window spans {{ (i.window - 1) * i.step + 1 }} frames.
+- How a detector's boxes differ from those that it learned from
+  {{ 'was measured: `box_fit.json`' if c.box_fit else 'is not known, and scores depend on the crop' }}.
 - Looking is what the annotators of the training data called so; a score is no measured direction of gaze.
-- {% if evaluations %}How it does on other data than those above is not known.
-  {%- else %}Nothing of it was measured.{% endif %}
-
-{% if i.numbers %}
-- `example.py` gives {{ i.numbers|join(', ')|plain }} as not known: its scores are not those of the kit.
+- How it does on {{ 'other data than those above' if evaluations else 'any data' }} is not known.
+{% if i.numbers or c.blur %}
+- `example.py` gives the numbers of each face as not known, and leaves out no blurred neighbours: the kit scores
+  with them, and differs.
 {% endif %}
-{% if c.blur %}
-- The kit leaves out blurred neighbours in a window; `example.py` does not.
-{% endif %}
-- {% if official %}`official.pth` keeps weights, epoch and mAP only; the official code crops faces to 224 pixels.
-  {%- else %}There is no file for the official code, which knows BaselineLSTM and GazeLSTM.{% endif %}
-
+- {{ '`official.pth` keeps weights, epoch and mAP only; the official code crops to 224 pixels' if official else
+  'There is no file for the official code, which knows BaselineLSTM and GazeLSTM only' }}.
 
 ## Licence
-
-{% if licence %}The weights are under: {{ licence|plain }}.{% else %}Not chosen: who shares these weights must choose one.
-{%- endif %}
+The weights are under: {{ licence|plain if licence else 'not chosen; whoever shares them must choose' }}.
 
 The data of the training, and weights that it started from, have licences of their own, which may limit what is
 allowed with these weights.
@@ -429,7 +379,6 @@ allowed with these weights.
 
 
 ## Provenance
-
 {% set t, v = c.training or {}, c.versions or {} %}
 - Weights: `{{ c.weights_hash }}`, the hash in `metrics.json` of their evaluations.
 - Trained by: {% for name, value in v.items() %}{{ name|plain }} {{ value|plain }}, {% endfor %}commit {{
@@ -437,9 +386,9 @@ allowed with these weights.
   (t.started or 'not known')|plain }}.
 - Exported by: lam_nb {{ here.lam_nb or 'not installed' }}, torch {{ here.torch }}.
 {% if onnx %}
-- ONNX: scores differ from PyTorch's by at most {{ '%.1e'|format(onnx.largest_difference) }}, on {{ onnx.windows }}
-  windows of {{ onnx.of|plain }} (scores {{ onnx.lowest|number }} to {{ onnx.highest|number }}), in batches of {{
-  onnx.batches|join(', ') }}.
+- ONNX: scores differ from PyTorch's by at most {{ '%.1e'|format(onnx.largest_difference) }}, in batches of
+  {{ onnx.batches|join(', ') }} windows of {{ onnx.of|plain }} (scores {{ onnx.lowest|number }} to {{
+  onnx.highest|number }}).
 {% endif %}
 '''
 
@@ -451,22 +400,16 @@ def _own_code(config):
     return own if re.match('(baseline|files)$|(timm|torchvision):', encoder) else f"{own}, encoder='{encoder}'"
 
 def model_card(
-    name: str, # of the model
-    licence: str | None, # of the weights; None: not chosen
-    config: dict, # as `shared_config` gives it
-    evaluations: list[dict] = (), # as `read_evaluation` gives them
-    onnx: dict | None = None, # as `onnx_difference` gives it, and `of`: what was compared; None: not there
-    official: bool = False, # whether official.pth is there
+    about: dict, # name, licence (None: not chosen), config, evaluations, onnx (None: not there), official
 ) -> str: # README.md
-    "The model card, written from what the files of the runs say."
-    head = card_metadata(name, licence, config, evaluations)
-    env = Environment(trim_blocks=True, lstrip_blocks=True)
+    "The model card, written from what `shared_config`, `read_evaluation` and `onnx_difference` give."
+    env, config = Environment(trim_blocks=True, lstrip_blocks=True), about['config']
     env.filters |= dict(plain=_plain, number=_number)
+    env.globals |= dict(cell=_interval_cell, how=_how, weak=weak_groups, shown=_SHOWN)
+    head = yaml.safe_dump(card_metadata(about), sort_keys=False, allow_unicode=True)
     return env.from_string(_CARD).render(
-        name=name, licence=licence, c=config, i=config['input'], s=config.get('settings'), onnx=onnx,
-        evaluations=evaluations, official=official, own=_own_code(config), shown=_SHOWN, metrics=_METRICS,
-        cell=_interval_cell, how=_how, weak=weak_groups, here=provenance()['versions'],
-        head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True)) + '\n'
+        about, c=config, i=config['input'], s=config.get('settings'), own=_own_code(config), head=head,
+        metrics=RESULT_METRICS, here=provenance()['versions']) + '\n'
 
 # %% ../nbs/47_sharing.ipynb #check-target
 _EXPORT = 'lam_nb export'                                # how export.json says what it is
@@ -481,38 +424,29 @@ def check_target(
     files = about.get('files') if about.get('format') == _EXPORT else {}
     listed = files if isinstance(files, dict) else {}
     there = [file for file in sorted(out.iterdir()) if file.name != 'export.json' or not listed]
-    foreign = [file.name for file in there if file.name not in listed or file.is_symlink() or not file.is_file()]
-    if foreign:
-        raise ValueError(f'{out} holds {", ".join(foreign[:4])}{" ..." * (len(foreign) > 4)}, which no export has '
-                         'left there: choose another folder')
+    plain = lambda file: file.name in listed and file.is_file() and not file.is_symlink()
+    if foreign := [file.name for file in there if not plain(file)]:
+        raise ValueError(f'{out} holds {", ".join(foreign[:4])}{" ..." * (len(foreign) > 4)}, which no export '
+                         'has left there: choose another folder')
     if changed := [file.name for file in there if _file_hash(file) != listed[file.name]]:
-        raise ValueError(f'{out}: {", ".join(changed)} was changed after the export, and would be lost: move it '
-                         'away, or choose another folder')
+        raise ValueError(f'{out}: {", ".join(changed)} was changed after the export, and would be lost: '
+                         'move it away, or choose another folder')
 
 @contextmanager
 def _replacing(out):
     "As `atomic_folder`; an earlier export makes way at the end."
-    old = None
-    try:
-        with atomic_folder(out) as part:
-            yield part
-            check_target(out)
-            if out.exists():
-                old = part.with_name(part.name + '.old')
-                out.rename(old)
-        if old: shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        if old and old.exists() and not out.exists(): old.rename(out)
-        raise
+    with atomic_folder(out) as part:
+        yield part
+        check_target(out)
+        old = out.rename(part.with_name(part.name + '.old')) if out.exists() else None
+    if old: shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/47_sharing.ipynb #write-parts
 def _store_of(settings, saved):
     "The face store that compares ONNX: the one given, or the training's where it is still there; else None."
     if settings.faces_dir: return project_path(settings.faces_dir)
-    s = saved.get('settings')
-    if not isinstance(s, dict) or not isinstance(s.get('data_dir'), str): return None
-    known = TrainSettings.model_construct(data_dir=s['data_dir'], faces_dir=s.get('faces_dir') or None)
-    store = data_folders(known)[1]
+    own = _part(saved, 'settings')
+    store = project_path(str(own.get('faces_dir') or f'{own.get("data_dir")}/faces'))
     return store if [*store.glob('[!.]*.arrow')] else None
 
 def _write_compared(model, size, part, store):
@@ -520,8 +454,8 @@ def _write_compared(model, size, part, store):
     write_onnx(model, size, part / 'model.onnx')
     found = onnx_difference(model, part / 'model.onnx', comparison_windows(model, size, store))
     if not found['largest_difference'] < PARITY:
-        raise ValueError(f'scores of ONNX differ from PyTorch\'s by {found["largest_difference"]:.1e}, expected less '
-                         f'than {PARITY:g}: set onnx=false to leave it out')
+        raise ValueError(f'scores of ONNX differ from those of PyTorch by {found["largest_difference"]:.1e}, '
+                         f'expected less than {PARITY:g}: set onnx=false to leave it out')
     (part / 'example.py').write_text(example_code(model, size), encoding='utf-8')
     of = f'the face store of {store.parent.name}' if store else 'random bytes, as no face store was there'
     return found | dict(of=of)
@@ -542,17 +476,18 @@ def export_model(
     check_target(out)
     saved, (model, size, _) = read_checkpoint(checkpoint), load_model(checkpoint, s.model, s.encoder)
     evaluations = [read_evaluation(project_path(path), weights_hash(model)) for path in s.evaluations]
-    config, name = shared_config(checkpoint, saved, model, size), s.name or out.name
+    config = shared_config(checkpoint, saved, model, size)
     official = s.official and config['model_name'] in ('BaselineLSTM', 'GazeLSTM')
     with _replacing(out) as part:
         _write_weights(model, config, part)
         if official: export_official(part, part / 'official.pth')
         if 'box_fit' in config: write_json(part / 'box_fit.json', config['box_fit'])
         onnx = _write_compared(model, size, part, _store_of(s, saved)) if s.onnx else None
-        card = model_card(name, s.licence, config, evaluations, onnx, official)
+        about = dict(name=s.name or out.name, licence=s.licence, onnx=onnx, official=official)
+        card = model_card(about | dict(config=config, evaluations=evaluations))
         (part / 'README.md').write_text(card, encoding='utf-8')
         files = {file.name: _file_hash(file) for file in sorted(part.iterdir())}
-        given = dict(name=name, licence=s.licence, evaluations=[e['name'] for e in evaluations])
-        write_json(part / 'export.json', dict(format=_EXPORT, files=files, onnx=onnx, provenance=provenance(), **given))
-    print(f'{out}: {", ".join(files)}' + (f'; ONNX differs by {onnx["largest_difference"]:.1e}' if onnx else ''))
+        of = dict(evaluations=[e['name'] for e in evaluations], provenance=provenance(), files=files)
+        write_json(part / 'export.json', dict(format=_EXPORT) | about | of)
+    print(f'{out}: {", ".join(files)}' + (f'; {onnx["largest_difference"]:.0e} from PyTorch' if onnx else ''))
     return out
