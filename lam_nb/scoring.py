@@ -157,7 +157,7 @@ def _stored_blur(path, saved):
 
 # %% ../nbs/28_scoring.ipynb #load-model
 def load_model(
-    path: str | Path, # a trained checkpoint, ours or the official code's
+    path: str | Path, # a trained checkpoint, ours or the official code's; or the folder of a shared model
     model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
     encoder: str | None = None, # import path of its encoder, where that is your own
 ): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
