@@ -70,6 +70,14 @@ def checked_export(
         raise ValueError(f'{twice[0]} is given twice: as a place and by its name')
     return check_parameters(known, dict(zip(('checkpoint', 'out_dir'), places)) | values)
 
+def _export(given):
+    "Writes a shared model; exits with a plain sentence if that fails."
+    try: import_module('lam_nb.sharing').export_model(checked_export(given))
+    except (ValueError, OSError, ImportError) as e: sys.exit(str(e))
+    except KeyboardInterrupt:
+        print('stopped: nothing was written', file=sys.stderr)
+        sys.exit(130)
+
 # %% ../nbs/38_command.ipynb #values
 def _values(kind):
     "What values a type takes, in words."
@@ -163,14 +171,6 @@ def command(
     except ValueError as e: sys.exit(str(e))
     print(f'{name}: the executed notebook will be {report} (until its end {_partial(report).name})', flush=True)
     _execute(notebook, report, parameters)
-
-def _export(given):
-    "Writes a shared model; exits with a plain sentence if that fails."
-    try: import_module('lam_nb.sharing').export_model(checked_export(given))
-    except (ValueError, OSError, ImportError) as e: sys.exit(str(e))
-    except KeyboardInterrupt:
-        print('stopped: nothing was written', file=sys.stderr)
-        sys.exit(130)
 
 @contextmanager
 def _absent(*libraries):

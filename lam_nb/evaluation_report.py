@@ -97,9 +97,8 @@ def _circumstances(run):
     rate = len(run.predictions) / run.seconds if run.seconds and not run.kept_clips else None
     return given | dict(
         weights_hash=run.weights_hash, temperature=run.temperature, n_rows=len(run.predictions),
-        n_clips_left_out=run.n_left_out, n_clips_outdated=run.n_outdated,
-        labels=about.get('labels'), max_gap=about.get('max_gap'),
-        seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
+        n_clips_left_out=run.n_left_out, n_clips_outdated=run.n_outdated, labels=about.get('labels'),
+        max_gap=about.get('max_gap'), seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
 
 def _fitted_here(run, metrics):
     "What later runs may take from this one, and the looking segments; a note where no temperature fits."
@@ -395,9 +394,8 @@ def write_evaluation(
     sections: list, # as `evaluation_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the result in one line, and where the report is."
-    file = run.out / 'report.html'
-    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections,
-                          made_up_note(run.root))
+    report = write_report(run.out / 'report.html', 'Evaluation', evaluation_lead(run), evaluation_facts(run),
+                          sections, made_up_note(run.root))
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
     end_run(run.out)

@@ -50,7 +50,7 @@ def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp('plain')
     torch.manual_seed(0)
     checkpoint = save_checkpoint(folder / 'best.pt', BaselineLSTM(), epoch=3, mAP=.5, image_size=64, made_up=True,
-                                 settings=dict(data_dir='/home/ada/secret/sample', out_dir='/home/ada/outputs/first', lr=.1))
+                                 settings=dict(data_dir='/srv/ada/secret/sample', out_dir='/srv/ada/outputs/first', lr=.1))
     return exported(checkpoint, folder / 'shared')
 
 
@@ -208,7 +208,7 @@ def test_odd_records_of_a_checkpoint_do_not_reach_the_folder(tmp_path):
 
 def test_no_folder_of_the_machine_is_given_away(plain):
     texts = [f.read_text() for f in plain.iterdir() if f.suffix in ('.json', '.md', '.py')]
-    assert len(texts) == 3 and not any('/home/ada' in text or str(plain.parent) in text for text in texts)
+    assert len(texts) == 3 and not any('/srv/ada' in text or str(plain.parent) in text for text in texts)
     assert 'sample' in json.loads((plain / 'config.json').read_text())['settings']['data_dir']
 
 
@@ -311,7 +311,7 @@ def test_every_number_of_the_card_is_of_a_file(card):
     assert body.startswith('# Ours\n\n> **Trained on drawn heads: it says nothing about people.**')
     assert '| val | ours | val | 1,200 | 300 | 0.750 [0.600, 0.800] | 0.500 [0.600, 0.800] |' in body
     assert 'flip True, smoothing 7' in body
-    assert r'| face size, pixels | below \| \<b\>24\</b\> | 300 | 30 | 0.200 | 0.100 |' in body 
+    assert r'| face size, pixels | below \| \<b\>24\</b\> | 300 | 30 | 0.200 | 0.100 |' in body
     assert 'Ada' not in body and 'tiny' not in body                               # a person; three of 1,200 rows
     assert 'under: cc-by-nc-4.0' in body and 'commit not known' in body
 
