@@ -300,10 +300,10 @@ def start_study(
     leaves = ['settings.json', 'study.json', 'report.html', *_RESULTS, *logs]
     start_run(out, settings, 'study', leaves, ['study.json', 'report.html', *_RESULTS, *logs])
     known = _object(out / 'study.json')
-    study = Study(settings, out, plan, {name: _part(known, name) for name in plan if name in known})
-    for name in plan: study.state[name] = study.state.get(name, {}) | dict(state='to do')
-    done = [name for name in plan if not study.why_not_done(name)]
-    print(f'{len(plan)} runs, {len(done)} of them done before', flush=True)
+    study = Study(settings, out, plan, {name: _part(known, name) for name in plan})
+    for name, why in ((name, study.why_not_done(name)) for name in plan):
+        study.state[name] |= dict(state='to do' if why else 'done', said=why)
+    print(f'{len(plan)} runs, {len(study.of_state("done"))} of them done before', flush=True)
     return study
 
 # %% ../nbs/48_studies.ipynb #child
@@ -325,8 +325,7 @@ def _run_slots(settings):
 
 class _Child:
     "A run that goes on as a process of this machine."
-    def __init__(self, command, log, slot):
-        cores, gpus = slot
+    def __init__(self, command, log, cores, gpus):
         env = os.environ | (dict(CUDA_VISIBLE_DEVICES=gpus) if gpus else {})
         with open(log, 'w') as file:
             self.process = subprocess.Popen(
@@ -378,18 +377,44 @@ def _last_line(log):
     "What a run said last."
     try: lines = [line for line in log.read_text('utf-8', 'replace').splitlines() if line.strip()]
     except OSError: return ''
-    lines = [line for line in lines if not line.startswith('the notebook so far')]
-    return lines[-1].strip()[:300] if lines else ''
+    said = [line.strip()[:300] for line in lines if not line.startswith('the notebook so far')]
+    return said[-1] if said else ''
 
-class _Running:
-    "The runs of a study that go on, and those that may begin."
+class _Going:
+    "The runs of a study that go on."
     def __init__(self, study):
-        self.study, self.going, self.ready, self.waited, self.said = study, {}, [], {}, time.monotonic()
-        self.sorter = TopologicalSorter({name: run.needs for name, run in study.plan.items()})
-        self.sorter.prepare()
-        self.free = _run_slots(study.settings)
+        self.study, self.going, self.waited, self.said = study, {}, {}, time.monotonic()
 
     def log(self, name): return self.study.out / 'logs' / f'{name}.log'
+
+    def seconds(self, name):
+        return round(self.study.state[name].get('seconds', 0) + time.monotonic() - self.going[name][2], 1)
+
+    def is_in_use(self, name):
+        "Whether another process uses the run's folder; looked up every two seconds."
+        if time.monotonic() < self.waited.get(name, 0): return True
+        try: _check_unused(self.study.plan[name].out, 'study.ipynb')
+        except ValueError as e:
+            if name not in self.waited: print(f'{name}: waits: {e}', flush=True)
+            self.waited[name] = time.monotonic() + 2
+            return True
+        return False
+
+    def stop(self):
+        "Asks all runs to save and end; waits for them for a minute."
+        children, end = [child for child, _, _ in self.going.values()], time.monotonic() + 60
+        for child in children: child.stop()
+        while any(child.code() is None for child in children) and time.monotonic() < end: time.sleep(.2)
+        for name in self.going: self.study.note(name, state='stopped', said='', seconds=self.seconds(name))
+
+# %% ../nbs/48_studies.ipynb #scheduling
+class _Running(_Going):
+    "The runs of a study that go on, and those that may begin."
+    def __init__(self, study):
+        super().__init__(study)
+        self.ready, self.free = [], _run_slots(study.settings)
+        self.sorter = TopologicalSorter({name: run.needs for name, run in study.plan.items()})
+        self.sorter.prepare()
 
     def step(self):
         "Looks at all runs once."
@@ -397,7 +422,7 @@ class _Running:
         for name in [*self.going]:
             if (code := self.going[name][0].code()) is not None: self._end(name, code)
         self.ready = [name for name in self.ready if not self._begin(name)]
-        if time.monotonic() - self.said > 30 and self.going:
+        if self.going and time.monotonic() - self.said > 30:
             for name in self.going: print(f'  {name}: {_last_line(self.log(name))}', flush=True)
             self.said = time.monotonic()
 
@@ -413,42 +438,20 @@ class _Running:
         if lacking := [need for need in needs if study.state[need]['state'] != 'done']:
             return self._settle(name, 'not run', f'needs {lacking[0]}')
         if not (why := study.why_not_done(name)): return self._settle(name, 'done', 'before')
-        if not self.free or self._is_in_use(name): return False
+        if not self.free or self.is_in_use(name): return False
         slot = self.free.pop(0)
         self.going[name] = _begin_run(study, name, self.log(name), slot), slot, time.monotonic()
         print(f'{name}: begins ({why}){f" on GPU {slot[1]}" * bool(slot[1])}', flush=True)
         return True
 
-    def _is_in_use(self, name):
-        "Whether another process uses the run's folder; looked up every two seconds."
-        if time.monotonic() < self.waited.get(name, 0): return True
-        try: _check_unused(self.study.plan[name].out, 'study.ipynb')
-        except ValueError as e:
-            if name not in self.waited: print(f'{name}: waits: {e}', flush=True)
-            self.waited[name] = time.monotonic() + 2
-            return True
-        return False
-
     def _end(self, name, code):
-        _, slot, begin = self.going.pop(name)
+        seconds, (_, slot, begin) = self.seconds(name), self.going.pop(name)
         self.free.append(slot)
         why = self.study.why_not_done(name) if code == 0 else _last_line(self.log(name))
-        if code is not None and code < 0: why = f'killed by {signal.Signals(-code).name}'
-        took = duration(time.monotonic() - begin)
-        well = not why and code == 0
+        if code < 0: why = f'killed by {signal.Signals(-code).name}'
+        took, well = duration(time.monotonic() - begin), not why and code == 0
         said = took if well else f'after {took}: {why}'
-        return self._settle(name, 'done' if well else 'failed', said, seconds=self._seconds(name, begin))
-
-    def _seconds(self, name, begin):
-        return round(self.study.state[name].get('seconds', 0) + time.monotonic() - begin, 1)
-
-    def stop(self):
-        "Asks all runs to save and end; waits for them for a minute."
-        children, end = [child for child, _, _ in self.going.values()], time.monotonic() + 60
-        for child in children: child.stop()
-        while any(child.code() is None for child in children) and time.monotonic() < end: time.sleep(.2)
-        for name, (_, _, begin) in self.going.items():
-            self.study.note(name, state='stopped', said='', seconds=self._seconds(name, begin))
+        self._settle(name, 'done' if well else 'failed', said, seconds=seconds)
 
 # %% ../nbs/48_studies.ipynb #begin-run
 def _starts_anew(study, name):
@@ -469,7 +472,7 @@ def _begin_run(study, name, log, slot):
     with atomic_path(recipe) as part: part.write_text(yaml.safe_dump(given, sort_keys=False))
     study.note(name, state='going', said='', needs=study.needed(name), anew=anew, begun=int(time.time()))
     command = _command(run.notebook, recipe)
-    return _Child(command, log, slot) if study.settings.cluster == 'none' else _Job(study, name, command, log)
+    return _Child(command, log, *slot) if study.settings.cluster == 'none' else _Job(study, name, command, log)
 
 # %% ../nbs/48_studies.ipynb #run-study
 def run_study(
@@ -477,9 +480,7 @@ def run_study(
 ):
     "Runs what is not done. An interruption stops all runs, which save, and is raised as `Stopped`."
     running = _Running(study)
-    if study.settings.dry_run:
-        for name in study.plan: study.state[name]['said'] = study.why_not_done(name)
-        return
+    if study.settings.dry_run: return
     with _kept_when_stopped('what is done is'):
         try:
             while running.sorter.is_active():

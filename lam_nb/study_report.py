@@ -109,12 +109,12 @@ _ALSO = (
 
 def what_to_look_at(
     run: dict, # an evaluation, as `read_run` returns it
-) -> pd.DataFrame: # look_at, here, published
+) -> pd.DataFrame: # look_at, here, expected
     "What may explain that a published number was not reproduced; settings that differ come first."
     here = run_settings(run)
-    rows = [dict(look_at=name, here=json.dumps(here[name]), published=json.dumps(value))
+    rows = [dict(look_at=name, here=json.dumps(here[name]), expected=json.dumps(value))
             for name, value in _PUBLISHED_SETTINGS.items() if name in here and here[name] != value]
-    return pd.DataFrame(rows + [dict(look_at=name, here='', published=what) for name, what in _ALSO])
+    return pd.DataFrame(rows + [dict(look_at=name, here='', expected=what) for name, what in _ALSO])
 
 # %% ../nbs/49_study_report.ipynb #published-verdicts
 def published_verdicts(
