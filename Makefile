@@ -54,17 +54,9 @@ $(BIN)/lam_nb $(1) $(3) out_dir=$(DEMO)/$(2)
 endef
 
 BEST = $(DEMO)/train/checkpoints/best.pt
-VAL = $(DEMO)/evaluate-val
-COMMA := ,
 demo: env  ## sample data -> face store -> trained model -> reports for val and test and a comparison, in outputs/demo
 	@rm -rf $(DEMO)
-	$(call run,prepare,prepare,splits=train$(COMMA)val$(COMMA)test)
-	$(call run,train,train,nbs/recipes/sample.yaml epochs=2 train_stride=4 val_stride=3)
-	$(call run,evaluate,evaluate-val,checkpoint=$(BEST))
-	$(call run,evaluate,evaluate-flip,checkpoint=$(BEST) flip=true)
-	$(call run,evaluate,evaluate-test,checkpoint=$(BEST) split=test)
-	$(call run,compare,compare,runs=$(VAL)$(COMMA)$(DEMO)/evaluate-flip)
-	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
+	$(BIN)/lam_nb study nbs/recipes/demo.yaml out_dir=$(DEMO)
 
 SMALL := train_clips=3, val_clips=2, test_clips=1, seconds=2
 quick: DEMO := outputs/quick

@@ -84,9 +84,11 @@ def _values(kind):
     if get_origin(kind) is Annotated: return _with_bounds(_values(get_args(kind)[0]), get_args(kind)[1:])
     parts, origin = get_args(kind), get_origin(kind)
     if origin is Literal: return ' | '.join(parts)
+    if origin is dict: return f'{_values(parts[0])}: {_values(parts[1])}, ...'
     if origin is list: return f'{_values(parts[0])}, ...'
     if origin is tuple: return ','.join(_values(part) for part in parts)
-    plain = {bool: 'true | false', int: 'whole number', float: 'number', str: 'text', type(None): 'null'}
+    plain = {bool: 'true | false', int: 'whole number', float: 'number', str: 'text', type(None): 'null',
+             dict: 'text: value, ...'}
     return plain[kind] if kind in plain else ' | '.join(dict.fromkeys(map(_values, parts)))
 
 def _with_bounds(words, metadata):
@@ -101,6 +103,7 @@ def _with_bounds(words, metadata):
 def _written(value):
     "A default as it is written on the command line."
     if isinstance(value, (list, tuple)): return ','.join(map(_written, value))
+    if isinstance(value, dict): return '{...}' if value else '{}'
     if value is None or isinstance(value, bool): return _as_typed(f'{value}')
     return f'{value:g}' if isinstance(value, float) else f'{value}'
 
@@ -133,6 +136,7 @@ Runs a notebook of nbs/ with checked parameters; the executed notebook and repor
   compare    compares several evaluations
   ensemble   makes one evaluation of several
   video      tells who looks, and when, on a video of your own
+  study      many runs, by a file that names them, with one result
   export     writes a model into one folder: weights, settings, card, ONNX (runs no notebook)
 
 lam_nb prepare data_dir=/data/ego4d out_dir=outputs/prepare

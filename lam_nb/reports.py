@@ -223,6 +223,7 @@ def _report_row(tag, sides, texts):
 def _cell_text(value):
     "What a cell says that is not in a column of numbers."
     if isinstance(value, bool): return 'yes' if value else 'no'
+    if isinstance(value, Markup): return value                             # a link, made by the kit
     return _number_text(value) if isinstance(value, int | float) else _short(str(value))
 
 # %% ../nbs/04_reports.ipynb #report-picture

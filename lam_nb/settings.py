@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'COMMANDS', 'PrepareSettings', 'ModelSettings', 'TrainSettings', 'EvaluateSettings',
-           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'ExportSettings', 'explanations']
+           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'StudySettings', 'ExportSettings', 'explanations']
 
 # %% ../nbs/09_settings.ipynb #imports
 import difflib, inspect, re, sys
@@ -350,6 +350,30 @@ class VideoSettings(Settings):
             raise ValueError(f'keep_tracks is for blur = others, and blur is {self.blur}')
         return self
 
+# %% ../nbs/09_settings.ipynb #study-settings
+def _run_name(name):
+    "A name that a folder in the study's may have."
+    plain = re.fullmatch('[A-Za-z0-9][A-Za-z0-9_-]{0,63}', name)
+    if plain and name not in ('figures', 'logs', 'jobs'): return name
+    raise ValueError('expected a name of letters, digits, - and _, but not figures, logs or jobs')
+
+_Runs = dict[Annotated[str, AfterValidator(_run_name)], dict]
+_FLIPPED = dict(val=dict(notebook='evaluate'), flip=dict(notebook='evaluate', parameters=dict(flip=True)))
+
+class StudySettings(Settings):
+    "Parameters of study.ipynb: the file of a study."
+    title: str = 'Study'                            # heading of the report
+    runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 48
+    common: dict = {}                               # parameters of all runs that take them
+    data_dir: str | None = None                     # root of the data of all runs; None: as the runs say
+    override: list[str] = []                        # name=value or run.name=value: they win
+    out_dir: str = 'outputs/study'                  # the study's folder; each run has a folder in it
+    compare: list[str] = []                         # runs of the result, the reference first; []: all
+    jobs: int = Field(0, ge=0, le=1000)             # runs at a time; 0: one per GPU, or one
+    cluster: Literal['none', 'slurm', 'local', 'debug'] = 'none'  # slurm: by jobs; local, debug: submitit's
+    cluster_options: dict = {}                      # of submitit: timeout_min, cpus_per_task, slurm_partition
+    dry_run: bool = False                           # only say what would run
+
 # %% ../nbs/09_settings.ipynb #export-settings
 class ExportSettings(Settings):
     "Parameters of the command `lam_nb export`."
@@ -366,7 +390,7 @@ class ExportSettings(Settings):
 
 # %% ../nbs/09_settings.ipynb #explanations
 RUNS = dict(prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
-            ensemble=EnsembleSettings, video=VideoSettings)
+            ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
 COMMANDS = dict(export=ExportSettings)                  # what is no notebook
 
 def explanations(
