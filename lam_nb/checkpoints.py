@@ -23,7 +23,7 @@ _BEGINNINGS = (                                           # of the file, what it
     (rb'version https://git-lfs', 'a pointer of git-LFS, not the file itself', 'Fetch it: git lfs pull.'),
     (rb'(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|Error)', 'a web page',
      'Download the file itself; the page may ask to log in, or to confirm the download.'),
-    (rb'.{4}\0{4}\{', 'a safetensors file', 'Of a shared model give the folder. Else convert it: from safetensors.torch '
+    (rb'.{4}\0{4}\{', 'a safetensors file', 'Of a shared model give its folder. Else: from safetensors.torch '
      "import load_file; torch.save({'state_dict': load_file('weights.safetensors')}, 'weights.pth')."),
     (rb'\x89HDF', 'an HDF5 file, as Keras and TensorFlow write', _CONVERT),
     (rb'.{4}TFL3|\x08[\x01-\x1f][\x12\x1a\x22:]', 'a model of ONNX or TensorFlow', _CONVERT),

@@ -153,7 +153,7 @@ def test_links_and_odd_files(shared, tmp_path, name):
 def test_a_part_of_a_folder_says_what_lacks(shared):
     (shared / 'config.json').unlink()
     with pytest.raises(FileNotFoundError, match='without its config.json'): load_model(shared)
-    with pytest.raises(ValueError, match='give the folder'): load_model(shared / 'model.safetensors')
+    with pytest.raises(ValueError, match='give its folder'): load_model(shared / 'model.safetensors')
 
 
 # ---- round trips
