@@ -455,11 +455,12 @@ def load_faces(
     clips: list | None=None, # only these of the split's clips; None: all
     max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official' or 'is_at_me'
+    annotations: dict | None=None, # what `load_annotations` gave (compact), if it was read already
 ) -> tuple: # faces table; skipped table (clip_uid, track_id, frame, reason, count, file)
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
     path = annotation_file(data_dir, split)
-    annotations = load_annotations(path, compact=True)
+    annotations = annotations or load_annotations(path, compact=True)
     (listed, faults), known = _split_clips(data_dir, split, annotations), clips_of(annotations)
     if listed and not set(listed) & set(known): raise ValueError(_no_clip(path, split, listed, known))
     wanted = sorted(listed if clips is None else set(clips) & set(listed))

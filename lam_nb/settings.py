@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'PrepareSettings', 'ModelSettings', 'TrainSettings', 'EvaluateSettings',
-           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'explanations']
+           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'CheckSettings', 'explanations']
 
 # %% ../nbs/09_settings.ipynb #imports
 import difflib, inspect, re, sys
@@ -350,9 +350,22 @@ class VideoSettings(Settings):
             raise ValueError(f'keep_tracks is for blur = others, and blur is {self.blur}')
         return self
 
+# %% ../nbs/09_settings.ipynb #check-settings
+class CheckSettings(Settings):
+    "Parameters of check.ipynb."
+    data_dir: str = 'data/sample'                       # root of the data; nothing is written there
+    faces_dir: str | None = None                        # the face store to come; None: <data_dir>/faces
+    out_dir: str = 'outputs/check'                      # the run's folder
+    splits: list[Literal['train', 'val', 'test']] = Field(['train', 'val', 'test'], min_length=1)  # to look at
+    source: Literal['auto', 'videos', 'frames', 'full_scale'] = 'auto'  # where frames are taken from
+    frame_offset: int | None = None                     # position = annotation frame + this; None: default
+    seconds: float = Field(150, ge=10, le=3600)         # for all that opens clips; annotations come on top
+    train_seconds: float = Field(15, ge=0, le=60)       # to measure steps of the official model; 0: not measured
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # of these steps
+
 # %% ../nbs/09_settings.ipynb #explanations
 RUNS = dict(prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
-            ensemble=EnsembleSettings, video=VideoSettings)
+            ensemble=EnsembleSettings, video=VideoSettings, check=CheckSettings)
 
 def explanations(
     cls: type[Settings], # a class that is defined in a file

@@ -84,7 +84,7 @@ def test_commands_of_the_readme_are_accepted(given, monkeypatch):
 
 
 def test_the_whole_way_is_shown():
-    assert {words[0] for words in run_lines(README)} == {'prepare', 'train', 'evaluate', 'compare', 'ensemble', 'video'}
+    assert {words[0] for words in run_lines(README)} == {'check', 'prepare', 'train', 'evaluate', 'compare', 'ensemble', 'video'}
     assert any('nbs/recipes/official.yaml' in words for words in run_lines(README))
 
 
