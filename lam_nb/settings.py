@@ -360,7 +360,7 @@ class CheckSettings(Settings):
     source: Literal['auto', 'videos', 'frames', 'full_scale'] = 'auto'  # where frames are taken from
     frame_offset: int | None = None                     # position = annotation frame + this; None: default
     seconds: float = Field(150, ge=10, le=3600)         # for all that opens clips; annotations come on top
-    train_seconds: float = Field(15, ge=0, le=60)       # to measure steps of the official model; 0: not measured
+    train_seconds: float = Field(15, ge=0, le=60)       # to measure steps of the official model; 0: none
     device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # of these steps
 
 # %% ../nbs/09_settings.ipynb #explanations

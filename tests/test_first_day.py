@@ -17,7 +17,7 @@ from lam_nb import first_day, first_day_report
 from lam_nb.annotations import annotation_file, load_annotations, load_faces, split_clips
 from lam_nb.data_checks import load_segments
 from lam_nb.faces import ClipFaces, encode_face, store_path
-from lam_nb.first_day import disk_table, expected_table, find_clips, open_clips, read_annotated, start_check, stray_files
+from lam_nb.first_day import annotated_table, disk_table, expected_table, find_clips, open_clips, start_check, stray_files
 from lam_nb.first_day_report import (
     align_clips, cut_window, draw_rows, estimate_costs, first_day_sections, step_rate, verdict, write_first_day)
 from lam_nb.preparation import clip_origins
@@ -38,7 +38,7 @@ def look(root, out, **given):
     settings = CheckSettings(**dict(data_dir=str(root), out_dir=str(out), seconds=30, train_seconds=0, device='cpu') | given)
     run = start_check(settings)
     run.show = False
-    disk_table(run), read_annotated(run), find_clips(run)
+    disk_table(run), annotated_table(run), find_clips(run)
     return run, (open_clips(run), stray_files(run), expected_table(run))
 
 
@@ -93,6 +93,14 @@ def test_annotations_that_cannot_be_used_stop_it(data, tmp_path, damage, words):
     run, _ = look(data, tmp_path / 'out')
     assert words in told(run, 'stops') and verdict(run).startswith('Not ready')
     assert 'val' in run.tables or damage is without
+
+
+def test_names_that_are_no_unicode_are_shown_with_escapes(data, tmp_path):
+    shutil.move(data, other := tmp_path / os.fsdecode(b'caf\xe9'))
+    no_bytes(other)
+    run, parts = look(other, tmp_path / 'out')
+    write_first_day(run, first_day_sections(run, *parts, estimate_costs(run), []))
+    assert 'caf\\udce9' in told(run) or 'caf\\udce9' in (run.out / 'report.html').read_text()
 
 
 def no_lists(root): shutil.rmtree(root / 'split')
