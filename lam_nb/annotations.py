@@ -321,8 +321,7 @@ def annotation_file(
 
 def _check_split(split):
     "Refuse an unknown split."
-    if split in _FILES: return
-    raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}.")
+    if split not in _FILES: raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}.")
 
 # %% ../nbs/10_annotations.ipynb #check-clip
 def _clip_fault(clip, where):
@@ -455,11 +454,12 @@ def load_faces(
     clips: list | None=None, # only these of the split's clips; None: all
     max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official' or 'is_at_me'
+    annotations: dict | None=None, # what `load_annotations` gave (compact), if it was read already
 ) -> tuple: # faces table; skipped table (clip_uid, track_id, frame, reason, count, file)
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
     path = annotation_file(data_dir, split)
-    annotations = load_annotations(path, compact=True)
+    annotations = annotations or load_annotations(path, compact=True)
     (listed, faults), known = _split_clips(data_dir, split, annotations), clips_of(annotations)
     if listed and not set(listed) & set(known): raise ValueError(_no_clip(path, split, listed, known))
     wanted = sorted(listed if clips is None else set(clips) & set(listed))

@@ -130,6 +130,7 @@ def help_text(
 _INTRODUCTION = """\
 Runs a notebook of nbs/ with checked parameters; the executed notebook and report.html are left in out_dir.
 
+  check      looks at data that were just downloaded, and says what to do first
   prepare    cuts the faces out of the clips, once
   train      trains a model on them; the defaults are a small run on made-up data
   evaluate   scores a split with a checkpoint

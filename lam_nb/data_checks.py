@@ -226,9 +226,10 @@ def load_segments(
     data_dir: str | Path, # folder of the data
     split: str, # train, val or test
     clips: list | None=None, # only these of the split's clips; None: all
+    annotations: dict | None=None, # what `load_annotations` gave, if it was read already
 ) -> pd.DataFrame: # clip_uid, person_id ('': nobody), start_frame, end_frame (both included), is_at_me, present
     "The looking segments of a split, as the audit needs them."
-    annotations = load_annotations(annotation_file(data_dir, split), compact=True)
+    annotations = annotations or load_annotations(annotation_file(data_dir, split), compact=True)
     known, listed = clips_of(annotations), split_clips(data_dir, split, annotations)
     wanted = sorted(uid for uid in listed if uid in known and (clips is None or uid in clips))
     empty = _clip_segments(dict(clip_uid='', persons=[], social_segments_looking=[]))

@@ -63,10 +63,11 @@ def _origin(clip):
 def clip_origins(
     data_dir: str | Path, # root of the data
     split: str, # 'train' or 'val'
+    annotations: dict | None = None, # what `load_annotations` gave, if it was read already
 ) -> dict: # clip uid -> (video uid, video_start_frame, number of frames)
     "From where in its full-scale video each clip of a split comes, if its annotations say it."
-    known = clips_of(load_annotations(annotation_file(data_dir, split), compact=True))
-    origins = {uid: _origin(known.get(uid, {})) for uid in split_clips(data_dir, split)}
+    known = clips_of(annotations or load_annotations(annotation_file(data_dir, split), compact=True))
+    origins = {uid: _origin(known.get(uid, {})) for uid in split_clips(data_dir, split, annotations)}
     return {uid: origin for uid, origin in origins.items() if origin}
 
 # %% ../nbs/17_preparation.ipynb #find-source

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'COMMANDS', 'PrepareSettings', 'ModelSettings', 'TrainSettings', 'EvaluateSettings',
-           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'StudySettings', 'ExportSettings', 'explanations']
+           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'CheckSettings', 'StudySettings', 'ExportSettings',
+           'explanations']
 
 # %% ../nbs/09_settings.ipynb #imports
 import difflib, inspect, re, sys
@@ -350,6 +351,19 @@ class VideoSettings(Settings):
             raise ValueError(f'keep_tracks is for blur = others, and blur is {self.blur}')
         return self
 
+# %% ../nbs/09_settings.ipynb #check-settings
+class CheckSettings(Settings):
+    "Parameters of check.ipynb."
+    data_dir: str = 'data/sample'                       # root of the data; nothing is written there
+    faces_dir: str | None = None                        # the face store to come; None: <data_dir>/faces
+    out_dir: str = 'outputs/check'                      # the run's folder
+    splits: list[Literal['train', 'val', 'test']] = Field(['train', 'val', 'test'], min_length=1)  # to look at
+    source: Literal['auto', 'videos', 'frames', 'full_scale'] = 'auto'  # where frames are taken from
+    frame_offset: int | None = None                     # position = annotation frame + this; None: default
+    seconds: float = Field(150, ge=10, le=3600)         # for all that opens clips; annotations come on top
+    train_seconds: float = Field(15, ge=0, le=60)       # to measure steps of the official model; 0: none
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # of these steps
+
 # %% ../nbs/09_settings.ipynb #study-settings
 def _run_name(name):
     "A name that a folder in the study's may have."
@@ -363,7 +377,7 @@ _FLIPPED = dict(val=dict(notebook='evaluate'), flip=dict(notebook='evaluate', pa
 class StudySettings(Settings):
     "Parameters of study.ipynb: the file of a study."
     title: str = 'Study'                            # heading of the report
-    runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 48
+    runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 61
     common: dict = {}                               # parameters of all runs that take them
     data_dir: str | None = None                     # root of the data of all runs; None: as the runs say
     override: list[str] = []                        # name=value or run.name=value: they win
@@ -389,8 +403,8 @@ class ExportSettings(Settings):
     faces_dir: str | None = None                        # store whose faces compare ONNX; None: the training's
 
 # %% ../nbs/09_settings.ipynb #explanations
-RUNS = dict(prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
-            ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
+RUNS = dict(check=CheckSettings, prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings,
+            compare=CompareSettings, ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
 COMMANDS = dict(export=ExportSettings)                  # what is no notebook
 
 def explanations(
