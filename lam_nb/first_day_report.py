@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'STRIDE', 'busy_part', 'align_clips', 'draw_rows', 'cut_window', 'cutting_rates', 'step_rate',
-           'estimate_costs', 'verdict', 'first_day_sections', 'write_first_day']
+           'estimate_costs', 'data_verdict', 'first_day_sections', 'write_first_day']
 
 # %% ../nbs/47_first_day_report.ipynb #imports
 import os, shlex, shutil, time
@@ -248,7 +248,7 @@ def _measured_rates(run):
         bytes_per_face=total.bytes / total.faces, measured_frames=int(total.frames))
 
 # %% ../nbs/47_first_day_report.ipynb #verdict
-def verdict(
+def data_verdict(
     run: FirstDay, # after all checks
 ) -> str: # one or two sentences
     "Whether the data are ready to be prepared."
@@ -358,7 +358,7 @@ def write_first_day(
     sections: list, # as `first_day_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes summary.json, clips.csv and the report; prints the verdict and what to do."
-    said, problems = verdict(run), _sorted_problems(run)
+    said, problems = data_verdict(run), _sorted_problems(run)
     as_text = lambda value: _printable(value) if isinstance(value, str) else value
     with atomic_path(run.out / 'clips.csv') as part: run.clips.map(as_text).to_csv(part, index=False)
     write_json(run.out / 'summary.json', _summary(run, said, problems))

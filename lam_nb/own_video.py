@@ -131,8 +131,9 @@ def list_videos(
     if not path.is_dir():
         raise FileNotFoundError(f'{path} is no file and no folder: expected a video, or a folder of videos')
     files = [f for f in visible_files(path) if f.suffix.lower() in (*VIDEO_ENDINGS, *OTHER_ENDINGS)]
-    if not files: raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like); folders in it are not '
-                         'looked into')
+    if not files:
+        raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like); folders in it are '
+                         'not looked into')
     stems, found = [f.stem for f in files], {}
     for file in files:
         name, n = _name(file, stems.count(file.stem) > 1 or file.stem in ('faces', 'figures', 'parts')), 1
