@@ -173,8 +173,8 @@ def check_id(
     what: str='clip_uid', # what the error calls it
 ) -> str: # the same id, safe as a file name
     "Refuse an id that is no plain file name, because ids name the files of the face store."
-    short = isinstance(uid, str) and uid.isprintable() and 0 < len(uid.encode()) <= 200
-    if short and uid == uid.strip() and not any(s in uid for s in ('/', '\\', '..')) and uid != '.': return uid
+    if isinstance(uid, str) and uid.isprintable() and 0 < len(uid.encode()) <= 200:
+        if uid == uid.strip() and not any(s in uid for s in ('/', '\\', '..')) and uid != '.': return uid
     raise ValueError(f"{what} {uid!r:.80} cannot be used: ids become file names, so one is 1 to 200 printable "
                      "characters without '/', '\\' or '..'. Check the file it comes from.")
 

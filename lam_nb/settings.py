@@ -351,8 +351,9 @@ class VideoSettings(Settings):
         return self
 
 # %% ../nbs/09_settings.ipynb #explanations
-RUNS = dict(prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
-            ensemble=EnsembleSettings, video=VideoSettings)
+RUNS: dict[str, type[Settings]] = dict(
+    prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings, compare=CompareSettings,
+    ensemble=EnsembleSettings, video=VideoSettings)
 
 def explanations(
     cls: type[Settings], # a class that is defined in a file
