@@ -424,7 +424,7 @@ def split_clips(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
     split: str, # train, val or test
     annotations: dict | None=None, # what `load_annotations` gave, if it was read already
-) -> list: # clip ids in the list's order
+) -> list[str]: # clip ids in the list's order
     "The clips of a split: from `split/<split>.list` where there is one, else from the annotations."
     return _split_clips(data_dir, split, annotations)[0]
 
@@ -452,10 +452,10 @@ def _ids_in(path, *stamp): return set(clips_of(load_annotations(path, compact=Tr
 def load_faces(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
     split: str, # train, val or test
-    clips: list | None=None, # only these of the split's clips; None: all
+    clips: list[str] | None=None, # only these of the split's clips; None: all
     max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official' or 'is_at_me'
-) -> tuple: # faces table; skipped table (clip_uid, track_id, frame, reason, count, file)
+) -> tuple[pd.DataFrame, pd.DataFrame]: # faces; left out (clip_uid, track_id, frame, reason, count, file)
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
     path = annotation_file(data_dir, split)
