@@ -103,7 +103,7 @@ def _scalar(dtype, data):
     return values[0].item() if len(values) == 1 else None
 
 _SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
-_NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
+_NUMBERS: list = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
 
 # %% ../nbs/05_checkpoints.ipynb #claims
 @dataclass

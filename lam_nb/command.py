@@ -35,7 +35,7 @@ def checked_run(
     files = [file for root in roots if (file := root / 'nbs' / f'{name}.ipynb').is_file()]
     if not files: raise ValueError(f'no nbs/{name}.ipynb: start the command in the folder of the project')
     parameters = settings.model_dump(mode='json', include={*values})
-    return files[0], project_path(settings.out_dir) / f'{name}.ipynb', parameters
+    return files[0], project_path(settings.model_dump()['out_dir']) / f'{name}.ipynb', parameters
 
 def _check_written(given, known):
     "ValueError for a parameter that is written in another way than name=value."

@@ -484,7 +484,7 @@ def write_overlay(
     if Path(file).resolve() == Path(video).resolve(): raise ValueError(f'{file} is the video: name another')
     first = next(_timed_frames(video, 0, 'video'))[0]
     artist, (index, heard, said) = _Artist(first, boxes, hidden, title, labels), _find_sound(video)
-    ways = [] if index is None else [_Copied, _Encoded]
+    ways: list = [] if index is None else [_Copied, _Encoded]
     with atomic_path(file) as part:
         for way in [*ways, None]:
             seen, sound = Counter(), way and (way, index, heard)

@@ -184,8 +184,8 @@ def start_videos(
     if several: check_folder(out, 'video', ['settings.json', 'videos.csv'])
     for name, place in places.items():
         check_folder(place, 'video', VIDEO_LEAVES)
-        given = s.boxes, s.detector, s.checkpoint, s.threshold, s.temperature, *(s.box_fit or ())
-        _check_inputs(place, [files[name], *given])
+        inputs: list = [s.boxes, s.detector, s.checkpoint, s.threshold, s.temperature, *(s.box_fit or ())]
+        _check_inputs(place, [files[name], *inputs])
     common = dict(origin=model_origin(saved), fit=fit, threshold=fitted_value(s.threshold, 'best_threshold'),
                   temperature=fitted_value(s.temperature, 'fitted_temperature'))
     make = lambda name, file: OwnVideo(s, places[name], file, name, **common, notes=[*notes])
@@ -456,7 +456,8 @@ def draw_overlay(
         known = ', '.join(run.faces.track_id.unique())
         raise ValueError(f'keep_tracks: there is no track {unknown[0]}; the tracks are {known}')
     hidden = None if s.blur == 'none' else hidden_boxes(
-        run.faces, run.detections, s.keep_tracks, DEFAULT_FIT if s.boxes else run.fit)   # own boxes have none
+        run.faces, run.detections, [*map(str, s.keep_tracks)],
+        DEFAULT_FIT if s.boxes else run.fit)                           # own boxes have none
     shown = run.faces[['frame', 'track_id', 'x1', 'y1', 'x2', 'y2', 'score', 'looking']]
     title = f'{run.origin[0].upper()}{run.origin[1:]} ({run.model_name})'
     rows = [pd.util.hash_pandas_object(t, index=False).sum() for t in (shown, hidden) if t is not None]

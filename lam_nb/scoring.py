@@ -30,7 +30,7 @@ from .data_checks import stored_clips
 from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
 from .windows import MEASURED, check_side_table, refuse_unmeasured, wanted_side
 from .models import (
-    MODELS, _misfit, _take_weights, make_model, model_class, model_name, read_checkpoint)
+    MODELS, FaceModel, _misfit, _take_weights, make_model, model_class, model_name, read_checkpoint)
 from .encoders import EncoderHead, _add_weights
 from .inference import features_folder, mean_logit, predict, sigmoid, survey_stores
 from .batches import stores_hash
@@ -160,7 +160,7 @@ def load_model(
     path: str | Path, # a trained checkpoint, ours or the official code's; or the folder of a shared model
     model: str | None = None, # its name or import path; None: the checkpoint's own, which must be in `MODELS`
     encoder: str | None = None, # import path of its encoder, where that is your own
-): # the model in eval mode; side of the faces it was trained on, pixels; epoch or None
+) -> tuple[FaceModel, int, int | None]: # in eval mode; side of the faces it was trained on, pixels; epoch
     "A model with the weights of a checkpoint; ValueError if layers are missing, as in Gaze360's file."
     saved = read_checkpoint(path)
     made = _named_model(path, saved, model, encoder)

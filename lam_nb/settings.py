@@ -403,9 +403,10 @@ class ExportSettings(Settings):
     faces_dir: str | None = None                        # store whose faces compare ONNX; None: the training's
 
 # %% ../nbs/09_settings.ipynb #explanations
-RUNS = dict(check=CheckSettings, prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings,
-            compare=CompareSettings, ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
-COMMANDS = dict(export=ExportSettings)                  # what is no notebook
+RUNS: dict[str, type[Settings]] = dict(
+    check=CheckSettings, prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings,
+    compare=CompareSettings, ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
+COMMANDS: dict[str, type[Settings]] = dict(export=ExportSettings)       # what is no notebook
 
 def explanations(
     cls: type[Settings], # a class that is defined in a file
