@@ -84,11 +84,11 @@ def _values(kind):
     if get_origin(kind) is Annotated: return _with_bounds(_values(get_args(kind)[0]), get_args(kind)[1:])
     parts, origin = get_args(kind), get_origin(kind)
     if origin is Literal: return ' | '.join(parts)
-    if origin is dict: return f'{_values(parts[0])}: {_values(parts[1])}, ...'
+    if origin is dict: return _values(dict)
     if origin is list: return f'{_values(parts[0])}, ...'
     if origin is tuple: return ','.join(_values(part) for part in parts)
     plain = {bool: 'true | false', int: 'whole number', float: 'number', str: 'text', type(None): 'null',
-             dict: 'text: value, ...'}
+             dict: 'text: value'}
     return plain[kind] if kind in plain else ' | '.join(dict.fromkeys(map(_values, parts)))
 
 def _with_bounds(words, metadata):
@@ -103,7 +103,7 @@ def _with_bounds(words, metadata):
 def _written(value):
     "A default as it is written on the command line."
     if isinstance(value, (list, tuple)): return ','.join(map(_written, value))
-    if isinstance(value, dict): return '{...}' if value else '{}'
+    if isinstance(value, dict): return json.dumps(value, separators=(',', ':'))
     if value is None or isinstance(value, bool): return _as_typed(f'{value}')
     return f'{value:g}' if isinstance(value, float) else f'{value}'
 

@@ -11,7 +11,8 @@ __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'COMMANDS', 'PrepareSettings', 'Mo
 import difflib, inspect, re, sys
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from .runs import Settings, data_folders
 
@@ -371,21 +372,29 @@ def _run_name(name):
     if plain and name not in ('figures', 'logs', 'jobs'): return name
     raise ValueError('expected a name of letters, digits, - and _, but not figures, logs or jobs')
 
-_Runs = dict[Annotated[str, AfterValidator(_run_name)], dict]
-_FLIPPED = dict(val=dict(notebook='evaluate'), flip=dict(notebook='evaluate', parameters=dict(flip=True)))
+def _mapping(value):
+    "A mapping that may be a text, as on the command line: {timeout_min: 60}."
+    try: return yaml.safe_load(value) if isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError, RecursionError): pass
+    raise ValueError('expected {name: value, ...}')
+
+_Mapping = Annotated[dict, BeforeValidator(_mapping)]
+_Runs = Annotated[dict[Annotated[str, AfterValidator(_run_name)], dict], BeforeValidator(_mapping)]
+_FLIPPED: dict[str, dict] = dict(
+    val=dict(notebook='evaluate'), flip=dict(notebook='evaluate', parameters=dict(flip=True)))
 
 class StudySettings(Settings):
     "Parameters of study.ipynb: the file of a study."
     title: str = 'Study'                            # heading of the report
     runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 61
-    common: dict = {}                               # parameters of all runs that take them
+    common: _Mapping = {}                           # parameters of all runs that take them
     data_dir: str | None = None                     # root of the data of all runs; None: as the runs say
     override: list[str] = []                        # name=value or run.name=value: they win
     out_dir: str = 'outputs/study'                  # the study's folder; each run has a folder in it
     compare: list[str] = []                         # runs of the result, the reference first; []: all
     jobs: int = Field(0, ge=0, le=1000)             # runs at a time; 0: one per GPU, or one
     cluster: Literal['none', 'slurm', 'local', 'debug'] = 'none'  # slurm: by jobs; local, debug: submitit's
-    cluster_options: dict = {}                      # of submitit: timeout_min, cpus_per_task, slurm_partition
+    cluster_options: _Mapping = {}                  # of submitit: timeout_min, cpus_per_task, slurm_partition
     dry_run: bool = False                           # only say what would run
 
 # %% ../nbs/09_settings.ipynb #export-settings

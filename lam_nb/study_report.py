@@ -84,7 +84,7 @@ def study_over_seeds(
 def verdict(
     intervals: pd.DataFrame, # of an evaluation, as `intervals_by_clip` returns it
     published: float, # mAP, a fraction
-    doubts: list = (), # reasons why the two must not be compared, as `not_ego4d` returns them
+    doubts: list | tuple = (), # reasons why the two must not be compared, as `not_ego4d` returns them
 ) -> str:
     "Whether a published mAP was reproduced, in words."
     value, low, high = intervals.loc['mAP', ['value', 'low', 'high']]
@@ -178,7 +178,7 @@ def result_sections(
                          'results.csv, results.md, results.tex.', table.reset_index()))
     if len(seeds): sections.append(('Over seeds', 'Mean and standard deviation over the seeds.', seeds))
     groups = _groups(results).items()
-    return sections + [part for key, runs in groups for part in _compared_sections(study, *key, runs)]
+    return sections + [part for key, runs in groups for part in _compared_sections(study, key[0], key[1], runs)]
 
 # %% ../nbs/62_study_report.ipynb #run-sections
 def _machine(run):
