@@ -361,7 +361,8 @@ def _run_name(name):
 def _mapping(value):
     "A mapping that may be a text, as on the command line: {timeout_min: 60}."
     try: return yaml.safe_load(value) if isinstance(value, str) else value
-    except (yaml.YAMLError, ValueError, RecursionError): raise ValueError('expected {name: value, ...}') from None
+    except (yaml.YAMLError, ValueError, RecursionError): pass
+    raise ValueError('expected {name: value, ...}')
 
 _Mapping = Annotated[dict, BeforeValidator(_mapping)]
 _Runs = Annotated[dict[Annotated[str, AfterValidator(_run_name)], dict], BeforeValidator(_mapping)]
