@@ -12,7 +12,8 @@ _MODULES = dict(                                        # name -> where it is
     make_sample='sample', split_clips='annotations', load_faces='annotations', PrepareSettings='settings',
     prepare_faces='preparation', ClipFaces='faces', TrainSettings='settings', train='launching', load_model='scoring',
     predict='inference', read_official='predictions', lam_metrics='evaluation', intervals_by_clip='evaluation')
-__all__ = list(_MODULES)
+__all__ = ['make_sample', 'split_clips', 'load_faces', 'PrepareSettings', 'prepare_faces', 'ClipFaces', 'TrainSettings', 'train',
+           'load_model', 'predict', 'read_official', 'lam_metrics', 'intervals_by_clip']
 
 if TYPE_CHECKING:                                       # for editors and type checkers
     from .sample import make_sample as make_sample

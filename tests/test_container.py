@@ -54,7 +54,7 @@ def test_hadolint_can_complain(old, new, code):
 
 def installs(text: str) -> list[str]:
     "The installations by uv in their order, without what differs between a container and .venv."
-    found = re.findall(r'(?:\bpip install --quiet[\w -]* (uv==\S+)|\buv pip install (.+?))(?= &&|\n|$)', re.sub(r'\s*\\\n', ' ', text))
+    found = re.findall(r'(?:\bpip install --quiet[\w -]* (uv==\S+)|\buv pip install (.+?))(?= &&|\n|$)', re.sub(r'\s*\\\n\s*', ' ', text))
     own = r'--python \S+ |--no-cache |--quiet |--disable-pip-version-check '
     return [uv or re.sub(own, '', rest) for uv, rest in found]
 
@@ -69,7 +69,7 @@ def test_it_installs_what_make_env_installs():
 
 def test_it_has_a_python_of_the_project_and_no_rights():
     python, = arguments('FROM')
-    named = re.search(r'(?m)version_info\[:2\] not in (.+?)\)', MAKEFILE)[1]
+    named = re.search(r'(?m)version_info\[:2\] not in (\[.+?\])', MAKEFILE)[1]
     assert str(tuple(map(int, re.fullmatch(r'python:(\d+\.\d+)-slim', python)[1].split('.')))) in named
     order = [name for name, _ in instructions(TEXT)]
     assert arguments('USER') == ['1000:1000'] and order.index('USER') > max(i for i, name in enumerate(order) if name in ('RUN', 'COPY'))
