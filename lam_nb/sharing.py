@@ -82,8 +82,7 @@ def write_onnx(
         raise ValueError('this model reads features from files, it takes no faces: set onnx=false')
     given = comparison_windows(model, size, n=2)
     tensors, names = tuple(map(torch.from_numpy, given.values())), [*given]
-    how: dict = dict(input_names=names, output_names=['score'],
-                     dynamic_shapes={name: {0: 'batch'} for name in names})
+    how: dict = dict(input_names=names, output_names=['score'], dynamic_shapes={n: {0: 'batch'} for n in names})
     try:
         with warnings.catch_warnings(action='ignore'), redirect_stdout(StringIO()):
             program = torch.onnx.export(WindowGraph(model).eval(), tensors, dynamo=True, verbose=False, **how)
