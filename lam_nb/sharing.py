@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 import yaml
 from jinja2 import Environment
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from .runs import atomic_folder, project_path, provenance, write_json
@@ -370,7 +370,7 @@ _CARD += '''
   'There is no file for the official code, which knows BaselineLSTM and GazeLSTM only' }}.
 
 ## Licence
-The weights are under: {{ licence|plain if licence else 'not chosen; whoever shares them must choose' }}.
+Licence of the weights: {{ licence|plain if licence else 'not chosen; whoever shares them must choose' }}.
 
 The data of the training, and weights that it started from, have licences of their own, which may limit what is
 allowed with these weights.
@@ -464,7 +464,7 @@ def _write_weights(model, config, part):
     "Writes model.safetensors and config.json."
     weights, about = (part / name for name in _SHARED)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(state, weights, metadata=dict(format='pt'))
+    weights.write_bytes(save(state, metadata=dict(format='pt')))    # by us: others may read it
     write_json(about, dict(format=_FORMAT, weights_sha256=_file_hash(weights)) | config)
 
 # %% ../nbs/60_sharing.ipynb #export-model

@@ -206,6 +206,10 @@ def test_odd_records_of_a_checkpoint_do_not_reach_the_folder(tmp_path):
     assert not {'mAP', 'settings', 'versions', 'training'} & {*about} and about['image_size'] == 224
 
 
+def test_others_may_read_what_others_may_read(plain):
+    assert len({file.stat().st_mode for file in plain.iterdir()}) == 1
+
+
 def test_no_folder_of_the_machine_is_given_away(plain):
     texts = [f.read_text() for f in plain.iterdir() if f.suffix in ('.json', '.md', '.py')]
     assert len(texts) == 3 and not any('/srv/ada' in text or str(plain.parent) in text for text in texts)
@@ -313,7 +317,7 @@ def test_every_number_of_the_card_is_of_a_file(card):
     assert 'flip True, smoothing 7' in body
     assert r'| face size, pixels | below \| \<b\>24\</b\> | 300 | 30 | 0.200 | 0.100 |' in body
     assert 'Ada' not in body and 'tiny' not in body                               # a person; three of 1,200 rows
-    assert 'under: cc-by-nc-4.0' in body and 'commit not known' in body
+    assert 'weights: cc-by-nc-4.0' in body and 'commit not known' in body
 
 
 def test_the_hub_reads_the_card(card):
