@@ -2,17 +2,17 @@
 # PyPI's torch brings CUDA: the machine needs NVIDIA's driver and its container toolkit, nothing else. Data and outputs are mounted.
 FROM python:3.12-slim
 
-# torch.compile calls a C compiler. Debian keeps no old versions that could be pinned.
+# torch.compile calls a C compiler on a GPU, a C++ compiler on the CPU. Debian keeps no old versions that could be pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && apt-get install --yes --no-install-recommends g++ \
  && rm -rf /var/lib/apt/lists/*
 
 ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH
 WORKDIR /lam_nb
 COPY requirements.lock ./
 RUN python -m venv /opt/venv \
- && python -m pip install --quiet --no-cache-dir uv==0.13.9 \
+ && /opt/venv/bin/python -m pip install --quiet --no-cache-dir uv==0.13.9 \
  && uv pip install --quiet --no-cache --compile-bytecode --require-hashes -r requirements.lock
 
 COPY LICENSE README.md pyproject.toml settings.ini ./

@@ -14,7 +14,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND IN_TEST
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick demo test test-gpu test-browser test-container docs prepare-commit lab lock clean distclean
+.PHONY: help env quick demo test test-gpu test-browser test-long docs prepare-commit lab lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -79,7 +79,7 @@ test: env  ## every check: export, clean, conflict markers, ruff, mypy, library 
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
-	  $(BIN)/nbdev_test --file_re '^([0-9]|api)' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not container"
+	  $(BIN)/nbdev_test --file_re '^([0-9]|api)' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not long"
 
 test-gpu: export MPLBACKEND = Agg
 test-gpu: export LAM_NB_TEST_GPU = 1
@@ -92,8 +92,8 @@ test-browser: export MPLBACKEND = Agg
 test-browser: env  ## JupyterLab in chromium (which must be installed): every run notebook, stop and go on, reports; pictures in outputs/browser
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
-test-container: env  ## the Dockerfile's commands in a clean folder: installs 6 GB, without building a container
-	$(BIN)/python -m pytest -m container tests/test_container.py
+test-long: env  ## what takes minutes: the paper's study on a tiny sample; the Dockerfile's commands in a clean folder (installs 6 GB)
+	$(BIN)/python -m pytest -m long tests
 
 docs: env  ## pages of the API, in outputs/docs
 	@$(BIN)/python scripts/api_pages.py

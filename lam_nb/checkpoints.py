@@ -295,6 +295,9 @@ def _read_shared(folder):
     "Weights of a shared model's folder, and what its config.json says."
     weights, config = (folder / name for name in _SHARED)
     about = _read_config(config)
+    with weights.open('rb') as file: header = int.from_bytes(file.read(8), 'little')
+    if header > 2 ** 20:                                                 # thousands of tensors need less
+        raise ValueError(f'its {weights.name} is damaged or no safetensors file (a header of {header:,} bytes)')
     if _file_hash(weights) != about.get('weights_sha256'):
         raise ValueError(f'its {weights.name} is not the file of which {config.name} has the hash: it was '
                          'damaged or replaced. Copy the whole folder again')

@@ -329,11 +329,12 @@ def _tell_clips(run):
     "Tells of the clips that are missing, broken, odd, or in both splits."
     needed, get = run.clips[run.clips.faces > 0], _command(run, 'clips')
     repair = f'remove these files (clips.csv names them), then\n{get}'
+    lost = needed.state.isin([*_BAD]).groupby(needed.split).all()                # no clip of a split is usable
     for (split, state), bad in needed.groupby(['split', 'state'], sort=False):
         if state not in _BAD: continue
         all_of, first = (needed.split == split).sum(), bad.clip_uid.iloc[0]
         if state == 'broken': first += f' ({bad.fault.iloc[0]})'
-        run.tell('stops' if len(bad) == all_of else 'loses', f'{len(bad)} of {all_of} clips of {split} '
+        run.tell('stops' if lost[split] else 'loses', f'{len(bad)} of {all_of} clips of {split} '
                  f'{_BAD[state]}, first: {first}', get if state == 'missing' else repair)
     odd = needed[needed.note != '']
     if len(odd): run.tell('note', f'{len(odd)} clips are unusual, first: {odd.clip_uid.iloc[0]} '

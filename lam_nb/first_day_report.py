@@ -192,7 +192,7 @@ def _cost_table(c):
                 f'{1000 * c["s_per_face"]:.2f} ms; measured with one core on {c["measured_frames"]:,} frames, '
                 f'and divided by {c["cores"]} cores')
         images = f'{c["faces"]:,} faces of {_size(c["bytes_per_face"])}, and the challenge crops'
-        rows += [('preparation, at most', duration(3600 * c['prepare_hours']), work),
+        rows += [('preparation, about', duration(3600 * c['prepare_hours']), work),
                  ('face store', _size(c['store_bytes']), images)]
     if 'free_bytes' in c: rows.append(('free disk', _size(c['free_bytes']), 'where faces_dir is, or will be'))
     if 'steps' in c:
@@ -232,7 +232,7 @@ def _to_be_done(run):
     there, lost = (clips[clips.state.isin(states)] for states in (('good', 'there'), ('missing', 'broken')))
     train, crops = run.tables.get('train'), places[places.what == 'challenge crops'].bytes.sum()
     return dict(
-        frames=int(sum(spans)), faces=sum(map(len, tables)), clip_bytes=int(there.bytes.sum()),
+        frames=int(sum(spans)), faces=sum(map(len, tables)), clip_bytes=int(there.drop_duplicates('file').bytes.sum()),
         missing_bytes=int(len(lost) * there.bytes.mean()) if len(there) else 0,
         crop_bytes=int(crops) * ('test' in run.settings.splits),
         windows=0 if train is None else int(sample_rows(train, STRIDE).sum()))
@@ -248,11 +248,17 @@ def _measured_rates(run):
         bytes_per_face=total.bytes / total.faces, measured_frames=int(total.frames))
 
 # %% ../nbs/47_first_day_report.ipynb #verdict
+def _splits(run):
+    "The splits that can be prepared."
+    return [split for split in run.settings.splits
+            if split in run.tables or split == 'test' and _archives(run.root)]
+
 def data_verdict(
     run: FirstDay, # after all checks
 ) -> str: # one or two sentences
     "Whether the data are ready to be prepared."
     stops, loses, notes = (sum(p['level'] == level for p in run.problems) for level in LEVELS)
+    if not _splits(run): return 'Not ready to prepare: nothing was found that could be.'
     n, unseen = stops + loses, 0 if run.clips is None else (run.clips.state == 'there').sum()
     more = f', {notes} note{"s" * (notes > 1)}' * (notes > 0) + '.'
     if unseen: more += f' {unseen} of {len(run.clips)} clips were not opened in time: seconds=600 opens more.'
@@ -264,8 +270,7 @@ def _sorted_problems(run): return sorted(run.problems, key=lambda p: LEVELS.inde
 
 def _prepare_command(run):
     "What to run when all is well."
-    s = run.settings
-    splits = [split for split in s.splits if split in run.tables or split == 'test' and _archives(run.root)]
+    s, splits = run.settings, _splits(run)
     given = dict(data_dir=s.data_dir, faces_dir=s.faces_dir, out_dir='outputs/prepare', splits=','.join(splits),
                  source=None if s.source == 'auto' else s.source, frame_offset=s.frame_offset,
                  check_alignment='true')
@@ -374,7 +379,7 @@ def _facts(run):
     "The numbers at the top of the report."
     c, good, faces = run.costs, (run.clips.state == 'good').sum(), sum(map(len, run.tables.values()))
     facts = {'clips that fit': f'{good:,} of {len(run.clips):,}', 'faces': f'{faces:,}'}
-    if 'prepare_hours' in c: facts['preparation, at most'] = duration(3600 * c['prepare_hours'])
+    if 'prepare_hours' in c: facts['preparation, about'] = duration(3600 * c['prepare_hours'])
     if 'store_bytes' in c: facts['face store'] = _size(c['store_bytes'])
     if 'train_hours' in c: facts['training, steps alone'] = duration(3600 * c['train_hours'])
     if run.compared is not None:

@@ -373,10 +373,16 @@ def _run_name(name):
     raise ValueError('expected a name of letters, digits, - and _, but not figures, logs or jobs')
 
 def _mapping(value):
-    "A mapping that may be a text, as on the command line: {timeout_min: 60}."
-    try: return yaml.safe_load(value) if isinstance(value, str) else value
-    except (yaml.YAMLError, ValueError, RecursionError): pass
-    raise ValueError('expected {name: value, ...}')
+    "A mapping that may be a text, as on the command line: {timeout_min: 60}; of 10,000 values at most."
+    try: value = yaml.safe_load(value) if isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ValueError('expected {name: value, ...}') from None
+    count, rest = 0, [value]                             # an alias of YAML stands for much in a few bytes
+    while rest and (count := count + 1) <= 10_000:
+        inside = rest.pop()
+        rest += inside.values() if isinstance(inside, dict) else inside if isinstance(inside, list) else ()
+    if rest: raise ValueError('more than 10,000 values')
+    return value
 
 _Mapping = Annotated[dict, BeforeValidator(_mapping)]
 _Runs = Annotated[dict[Annotated[str, AfterValidator(_run_name)], dict], BeforeValidator(_mapping)]

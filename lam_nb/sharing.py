@@ -63,13 +63,25 @@ def comparison_windows(
         if not len(windows): continue
         rows = np.linspace(0, len(windows) - 1, min(n, len(windows))).astype(int).tolist()
         batch = windows.__getitems__(rows)
+        if names: batch['numbers'][::2] = np.nan                 # as where they are not known
         return dict(faces=batch['images'], **{name: batch[name] for name in ('numbers',) if names})
     if faces_dir: raise ValueError(f'{faces_dir} holds no faces: expected a face store, <clip_uid>.arrow')
     random = dict(faces=rng.integers(0, 256, (n, model.window, size, size, 3), np.uint8),
                   numbers=rng.random((n, model.window, len(names)), np.float32))
+    random['numbers'][::2] = np.nan
     return random if names else dict(faces=random['faces'])
 
 # %% ../nbs/60_sharing.ipynb #write-onnx
+def _without_traces(model):
+    "Removes where in which file each node comes from: places of this machine."
+    graph = model.graph
+    parts = [model, graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output,
+             *model.functions, *(node for function in model.functions for node in function.node)]
+    for part in parts:
+        if hasattr(part, 'metadata_props'): del part.metadata_props[:]
+        if hasattr(part, 'doc_string'): part.ClearField('doc_string')
+    return model
+
 def write_onnx(
     model, # in eval mode, on the CPU
     size: int, # side of the faces, pixels
@@ -87,6 +99,7 @@ def write_onnx(
         with warnings.catch_warnings(action='ignore'), redirect_stdout(StringIO()):
             program = torch.onnx.export(WindowGraph(model).eval(), tensors, dynamo=True, verbose=False, **how)
             program.save(str(path), external_data=False)
+        onnx.save(_without_traces(onnx.load(str(path))), str(path))
     except Exception as e:                                               # whatever the exporter raises
         raise ValueError(f'{model_name(model)} could not be written as ONNX ({type(e).__name__}: '
                          f'{str(e)[:300]}): set onnx=false to leave it out') from e
@@ -103,11 +116,17 @@ def onnx_difference(
 ) -> dict: # largest_difference; lowest and highest score; windows; batches
     "How far ONNX Runtime's scores are from PyTorch's."
     import onnxruntime
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    with torch.inference_mode(): ours = WindowGraph(model)(*map(torch.from_numpy, given.values())).numpy()
-    parts = np.split(np.arange(len(ours)), [n for n in np.cumsum(_BATCHES) if n < len(ours)])
-    feeds = ({name: value[part] for name, value in given.items()} for part in parts)
-    theirs = np.concatenate([session.run(['score'], feed)[0] for feed in feeds])
+    n, graph = len(given['faces']), WindowGraph(model)
+    parts = np.split(np.arange(n), [k for k in np.cumsum(_BATCHES) if k < n])
+    feeds = [{name: value[part] for name, value in given.items()} for part in parts]
+    with torch.inference_mode():
+        ours = np.concatenate([graph(*map(torch.from_numpy, feed.values())).numpy() for feed in feeds])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        theirs = np.concatenate([session.run(['score'], feed)[0] for feed in feeds])
+    except Exception as e:                                               # it has a class for each of its errors
+        raise ValueError(f'ONNX Runtime cannot run {Path(path).name} ({type(e).__name__}: {str(e)[:300]}): set '
+                         'onnx=false to leave it out') from e
     return dict(largest_difference=float(np.abs(ours - theirs).max()), lowest=float(ours.min()),
                 highest=float(ours.max()), windows=len(ours), batches=[*map(len, parts)])
 
@@ -122,7 +141,7 @@ import cv2, numpy as np, onnxruntime
 T, STEP, SIZE = {window}, {step}, {size}  # faces a window, frames from one to the next, pixels
 session = onnxruntime.InferenceSession(Path(__file__).with_name('model.onnx'))
 files = sorted(f for f in Path(sys.argv[1]).iterdir() if f.suffix.lower() in ('.jpg', '.jpeg', '.png'))
-read = lambda f: cv2.resize(cv2.imread(str(f)), (SIZE, SIZE), interpolation=cv2.INTER_AREA)[..., ::-1]  # RGB
+read = lambda f: cv2.resize(cv2.imread(str(f)), (SIZE, SIZE))[..., ::-1]  # RGB, resized as by the kit
 faces, last = np.stack([read(f) for f in files]), len(files) - 1
 for i, file in enumerate(files):
     around = i + STEP * np.arange(-(T // 2), T // 2 + 1)
@@ -212,6 +231,9 @@ def shared_config(
     size: int, # side of the faces, pixels
 ) -> dict: # what config.json holds, but for its format and the hash of the file of weights
     "What a checkpoint says beside its weights, as plain values."
+    for name in ('model_options', 'blur'):                       # without these it would be another model
+        if saved.get(name) is not None and not _fits_json(saved[name]):
+            raise ValueError(f'{name} of the checkpoint cannot be written as JSON, and so not shared')
     kept = {name: saved[name] for name in _KEPT if _fits_json(saved.get(name))}
     kept = {name: value for name, value in kept.items() if name not in _OBJECTS or isinstance(value, dict)}
     if 'settings' in kept: kept['settings'] = _without_places(kept['settings'])
@@ -227,11 +249,13 @@ def shared_config(
         made_up=origin == MADE_UP or saved.get('made_up') is True) | kept | _training_of(checkpoint, saved)
 
 # %% ../nbs/60_sharing.ipynb #card-metadata
-_LICENCES = r'(apache|mpl|a?gpl|lgpl|cc0|cc-by(-nc)?(-[sn][ad])?)-\d\.0|mit|isc|bsd(-[23]-clause)?'
+_LICENCES = (r'(apache-2|mpl-2|a?gpl-3|gpl-2|lgpl-3|cc0-1|cc-by(-nc)?(-sa|-nd)?-4)\.0|lgpl-2\.1|'
+             'mit|isc|bsd(-[23]-clause)?')
 
 def _licence_fields(licence): # as the hub calls them
     if licence is None: return {}
-    if re.fullmatch(_LICENCES, licence.lower()): return dict(license=licence.lower())
+    plain = re.sub('[ _]+', '-', licence.strip().lower())
+    if re.fullmatch(_LICENCES, plain): return dict(license=plain)
     return dict(license='other', license_name=re.sub(r'[^a-z0-9.]+', '-', licence.lower()).strip('-') or 'own')
 
 def _result(evaluation):
@@ -319,7 +343,8 @@ def _interval_cell(evaluation, name): # a metric with its interval
 
 def _how(metrics):
     "What was done beside the plain prediction."
-    usual = dict(threshold=.5, flip=False, smoothing=0, temperature=1, stride=1)
+    usual = dict(threshold=.5, flip=False, smoothing=0, temperature=1, stride=1, labels='official',
+                 n_clips_left_out=0)
     used = {name: metrics.get(name) for name in usual if metrics.get(name) not in (None, usual[name])}
     return ', '.join(f'{name} {value}' for name, value in used.items()) or 'plain'
 
@@ -434,11 +459,16 @@ def check_target(
 
 @contextmanager
 def _replacing(out):
-    "As `atomic_folder`; an earlier export makes way at the end."
-    with atomic_folder(out) as part:
-        yield part
-        check_target(out)
-        old = out.rename(part.with_name(part.name + '.old')) if out.exists() else None
+    "As `atomic_folder`; an earlier export makes way at the end, and comes back if that fails."
+    old = None
+    try:
+        with atomic_folder(out) as part:
+            yield part
+            check_target(out)
+            if out.exists(): old = out.rename(part.with_name(part.name + '.old'))
+    except BaseException:
+        if old and not os.path.lexists(out): old.rename(out)
+        raise
     if old: shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/60_sharing.ipynb #write-parts

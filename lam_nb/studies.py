@@ -20,7 +20,7 @@ import yaml
 from pydantic import field_validator
 
 from .runs import (
-    Settings, atomic_path, check_parameters, duration, project_path, read_recipe, write_json)
+    Settings, atomic_path, check_parameters, data_folders, duration, project_path, read_recipe, write_json)
 from .processes import _kept_when_stopped
 from .folders import _check_unused, start_run
 from .settings import RUNS, StudySettings
@@ -47,7 +47,7 @@ class StudyRun(Settings):
         raise ValueError(_not_known(name, [known for known in RUNS if known != 'study']))
 
 def _not_known(name, known):
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(str(name), known, 1)
     return f'did you mean {near[0]!r}?' if near else f'expected one of {", ".join(known)}'
 
 @contextmanager
@@ -137,6 +137,7 @@ def _joined(groups):
     for group in groups:
         found = [(axes | run.axes, chosen | {run.of: run}) for axes, chosen in found for run in group
                  if _agree(axes, run.axes)]
+        if len(found) > MOST_RUNS: raise ValueError(f'more than {MOST_RUNS:,} runs')
     return found
 
 def _filled(value, chosen, several):
@@ -169,7 +170,7 @@ def _planned_runs(name, entries, plan, settings, overrides):
             needs = [*chosen.values(), *(run for group in several.values() for run in group)]
             full = name + _label(axes)
             values = {key: _filled(value, chosen, several) for key, value in given.items()}
-            made.append(PlannedRun(full, name, entry, values | dict(out_dir=f'{settings.out_dir}/{full}'),
+            made.append(PlannedRun(full, name, entry, values | dict(out_dir=str(Path(settings.out_dir) / full)),
                                    list(dict.fromkeys(run.name for run in needs)), axes))
     return made
 
@@ -201,6 +202,7 @@ def plan_study(
         if len(plan) + len(new) > MOST_RUNS: raise ValueError(f'more than {MOST_RUNS:,} runs')
         for run in new: _add(plan, run)
     _check_names(settings, entries, plan, overrides)
+    _check_stores(plan)
     return plan
 
 def _add(plan, run):
@@ -211,6 +213,16 @@ def _add(plan, run):
                          'the values of the grid')
     plan[run.name] = run
 
+def _check_stores(plan):
+    "ValueError where two preparations would write the same faces."
+    makes = {}
+    for run in plan.values():
+        for split in run.settings.splits if run.notebook == 'prepare' else ():
+            first = makes.setdefault((data_folders(run.settings)[1], split), run.name)
+            if first != run.name:
+                raise ValueError(f'{first} and {run.name} would write the same faces ({split}): give each a '
+                                 'faces_dir of its own')
+
 def _check_names(settings, entries, plan, overrides):
     "ValueError for names that no run has."
     known = {name for entry in entries.values() for name in RUNS[entry.notebook].model_fields}
@@ -218,10 +230,12 @@ def _check_names(settings, entries, plan, overrides):
         if name not in known: raise ValueError(f'{name}: no run has this parameter; {_not_known(name, known)}')
     for name in settings.compare:
         if name not in {*entries, *plan}: raise ValueError(f'compare = {name}: {_not_known(name, [*entries])}')
-    methods = [str(m) for split in ('val', 'test') for m in published_numbers(split).method]
-    for name, entry in entries.items():
-        if entry.published and not any(m.startswith(entry.published) for m in methods):
-            raise ValueError(f'{name}: published = {entry.published}: {_not_known(entry.published, methods)}')
+    for run in plan.values():
+        if not (method := run.entry.published): continue
+        if run.notebook != 'evaluate': raise ValueError(f'{run.of}: published is for runs of evaluate')
+        methods = [*map(str, published_numbers(run.settings.split).method)]
+        if not any(known.startswith(method) for known in methods):
+            raise ValueError(f'{run.of}: published = {method}: {_not_known(method, methods)}')
 
 # %% ../nbs/61_studies.ipynb #run-state
 _FREE = 'out_dir', 'resume', 'workers', 'num_workers', 'save_minutes', 'save_every', 'draws'  # free to change
@@ -275,10 +289,16 @@ class Study(ReportedRun):
     def needed(self, name: str) -> list: return [self.keys[need] for need in self.plan[name].needs]
 
     def why_not_done(self, name: str) -> str:       # '': it is done
-        "As the function, and whether something that it needed has changed since."
-        known = self.state.get(name, {}).get('needs', self.needed(name))
-        changed = [need for need, a, b in zip(self.plan[name].needs, known, self.needed(name)) if a != b]
-        return why_not_done(self.plan[name]) or (f'{changed[0]} has changed' if changed else '')
+        "As the function, and whether it was begun again, or what it needs has changed or run, since."
+        run, known = self.plan[name], self.state.get(name, {})
+        if why := why_not_done(run): return why
+        slack = 1 if self.settings.cluster == 'none' else 60     # seconds by which clocks may differ
+        began = _times(run)[0].timestamp() + slack
+        if began < known.get('begun', 0): return 'did not begin again'
+        ended = {need: _times(self.plan[need])[1] for need in run.needs}
+        later = [f'{need} has run since' for need, end in ended.items() if end and end.timestamp() > began]
+        hashes = zip(run.needs, known.get('needs', self.needed(name)), self.needed(name))
+        return next((f'{need} has changed' for need, a, b in hashes if a != b), later[0] if later else '')
 
     def note(self, name: str, **values):
         "Keeps what is new of a run, in study.json."
@@ -307,8 +327,10 @@ def start_study(
     return study
 
 # %% ../nbs/61_studies.ipynb #child
-_START = ('import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGINT); '         # when the study dies
+_START = ('import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGINT); '    # when the study dies
           'signal.signal(signal.SIGINT, signal.default_int_handler); '
+          '[signal.signal(s, signal.SIG_IGN) for s in (signal.SIGUSR1, signal.SIGUSR2)]; '     # the cluster's
+          'os.environ.pop("LAM_NB_STUDY", "") in ("", str(os.getppid())) or sys.exit("the study is gone"); '
           'from lam_nb.command import command; command()')
 
 def _command(notebook, recipe): return [sys.executable, '-c', _START, notebook, str(recipe)]
@@ -326,7 +348,8 @@ def _run_slots(settings):
 class _Child:
     "A run that goes on as a process of this machine."
     def __init__(self, command, log, cores, gpus):
-        env = os.environ | (dict(CUDA_VISIBLE_DEVICES=gpus) if gpus else {})
+        own = dict(LAM_NB_STUDY=str(os.getpid()))
+        env = os.environ | own | (dict(CUDA_VISIBLE_DEVICES=gpus) if gpus else {})
         with open(log, 'w') as file:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env, cwd=project_path('.'),
@@ -403,7 +426,8 @@ class _Going:
     def stop(self):
         "Asks all runs to save and end; waits for them for a minute."
         children, end = [child for child, _, _ in self.going.values()], time.monotonic() + 60
-        for child in children: child.stop()
+        for child in children:
+            with suppress(Exception): child.stop()               # the others are stopped all the same
         while any(child.code() is None for child in children) and time.monotonic() < end: time.sleep(.2)
         for name in self.going: self.study.note(name, state='stopped', said='', seconds=self.seconds(name))
 
@@ -437,10 +461,15 @@ class _Running(_Going):
         study, needs = self.study, self.study.plan[name].needs
         if lacking := [need for need in needs if study.state[need]['state'] != 'done']:
             return self._settle(name, 'not run', f'needs {lacking[0]}')
-        if not (why := study.why_not_done(name)): return self._settle(name, 'done', 'before')
-        if not self.free or self.is_in_use(name): return False
-        slot = self.free.pop(0)
-        self.going[name] = _begin_run(study, name, self.log(name), slot), slot, time.monotonic()
+        if not (why := study.why_not_done(name)): return self._settle(
+            name, 'done', 'before', needs=study.needed(name))
+        if not self.free: return False
+        try:
+            if self.is_in_use(name): return False
+            child, slot = _begin_run(study, name, self.log(name), self.free[0]), self.free[0]
+        except Exception as e:                                   # a full disk, no rights, no place in the queue
+            return self._settle(name, 'failed', f'could not begin: {type(e).__name__}: {e}')
+        self.going[name] = child, self.free.pop(0), time.monotonic()
         print(f'{name}: begins ({why}){f" on GPU {slot[1]}" * bool(slot[1])}', flush=True)
         return True
 
@@ -454,13 +483,17 @@ class _Running(_Going):
         self._settle(name, 'done' if well else 'failed', said, seconds=seconds)
 
 # %% ../nbs/61_studies.ipynb #begin-run
+_FRESH = ('checkpoint', 'checkpoint_match', 'encoder_weights', 'data_dir', 'faces_dir', 'side_table',
+          'features_dir')                                # where a training began; its own resumption ignores it
+
 def _starts_anew(study, name):
     "Whether a training cannot go on from the checkpoint that is in its folder."
     run, known = study.plan[name], study.state.get(name, {})
     if run.notebook != 'train' or not (saved := _saved(run)): return False
     began = _times(run)[0]
     waits = known.get('anew') and not (began and began.timestamp() >= known.get('begun', 0))
-    differ = changed_settings(run.settings.model_dump(mode='json'), saved)
+    now = run.settings.model_dump(mode='json')
+    differ = changed_settings(now, saved) or any(now[key] != saved[key] for key in _FRESH)
     return bool(waits or differ or known.get('needs', study.needed(name)) != study.needed(name))
 
 def _begin_run(study, name, log, slot):

@@ -42,6 +42,11 @@ def study_runs(
     return pd.DataFrame(rows).set_index('run').astype(dict(seconds=float, mAP=float))
 
 # %% ../nbs/62_study_report.ipynb #study-results
+def _read(study, name):
+    "An evaluation; None, and it is noted as failed, where its files are damaged."
+    try: return read_run(study.plan[name].out, name)
+    except (OSError, ValueError) as e: study.note(name, state='failed', said=f'its files cannot be read: {e}')
+
 def study_results(
     study: Study, # after `run_study`
 ) -> dict: # name -> as `read_run` returns it; evaluations and ensembles with labels
@@ -49,7 +54,7 @@ def study_results(
     done = [n for n in study.of_state('done') if study.plan[n].notebook in ('evaluate', 'ensemble')]
     wanted = study.settings.compare
     if wanted: done = [n for part in wanted for n in done if part in (n, study.plan[n].of)]
-    runs = {name: read_run(study.plan[name].out, name) for name in dict.fromkeys(done)}
+    runs = {name: run for name in dict.fromkeys(done) if (run := _read(study, name))}
     known = lambda run: run['predictions'] is not None and (run['predictions'].label != -1).all()
     return {name: run for name, run in runs.items() if known(run)}
 
@@ -132,6 +137,7 @@ def published_verdicts(
         if not known: row['verdict'] = f'no such number of {split} is known'
         elif name in results: row |= _compared(study, results[name], known[0].mAP)
         elif study.state[name]['state'] != 'done': row['verdict'] = f'no verdict: {study.state[name]["state"]}'
+        elif split != 'test': row['verdict'] = 'no verdict: it is not in `compare`'
         else: row['verdict'] = 'no verdict: no labels are known; the server scores submission.json'
         rows.append(row)
     return pd.DataFrame(rows)
@@ -143,7 +149,9 @@ def _compared(study, run, published):
                        given.get('stride', 1), metrics.get('labels'), metrics.get('max_gap'))
     intervals = intervals_by_clip(run['predictions'])
     value, low, high = intervals.loc['mAP', ['value', 'low', 'high']]
-    return dict(ours=value, low=low, high=high, verdict=verdict(intervals, published, doubts))
+    said, differ = verdict(intervals, published, doubts), what_to_look_at(run).query("here != ''").look_at
+    if said.startswith('reproduced') and len(differ): said += f', with other settings: {", ".join(differ)}'
+    return dict(ours=value, low=low, high=high, verdict=said)
 
 # %% ../nbs/62_study_report.ipynb #result-sections
 class _Group(Comparison):
@@ -172,6 +180,7 @@ def result_sections(
     if len(verdicts): sections.append(('Published numbers', text, verdicts))
     missed = [row.run for row in verdicts.itertuples() if row.verdict.startswith('not')]
     sections += [(f'What to look at: {name}', '', what_to_look_at(results[name])) for name in missed]
+    for ending in ('csv', 'md', 'tex'): (study.out / f'results.{ending}').unlink(missing_ok=True)
     if len(table):
         write_results(table, study.out / 'results')
         sections.append(('Results', 'Fractions, with the ends of 95 % intervals by clip. The same for a paper: '
@@ -227,7 +236,8 @@ def write_study(
     data = {getattr(run.settings, 'data_dir', None) for run in study.plan.values()}
     note = made_up_note(*(project_path(folder) for folder in data if _is_path(folder)))
     failed = [f'{name}: {study.state[name]["said"]}.' for name in study.of_state('failed')]
-    lead = ' '.join(failed) or ('All runs ended well.' if not bad else '')
+    well = 'All runs ended well.' if counts.get('done', 0) == len(study.plan) else ''
+    lead = 'A dry run: nothing was run.' if study.settings.dry_run else ' '.join(failed) or well
     report = write_report(study.out / 'report.html', study.settings.title, lead, facts,
                           sections + setting_sections(study), note)
     _study_summary(study)

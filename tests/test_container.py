@@ -1,6 +1,6 @@
 """The Dockerfile, checked without building it: linted, in step with the Makefile.
 
-`make test-container` runs its commands in a clean folder.
+`make test-long` runs its commands in a clean folder.
 """
 import fnmatch
 import os
@@ -105,7 +105,7 @@ def test_the_commands_that_are_tried():
     assert 'apt-get' not in ''.join(runs) and 'HOME' not in variables
 
 
-@pytest.mark.container
+@pytest.mark.long
 def test_the_commands_in_a_clean_folder(tmp_path):
     "As in the container: only what is copied is there. 6 GB and some minutes; uv takes what it has kept."
     work = tmp_path / 'lam_nb'

@@ -1,5 +1,5 @@
 """Studies: kills, several runs at once, changed parameters, hostile files; the paper's study on a tiny sample, to its end."""
-import json, os, re, signal, subprocess, sys
+import json, os, re, shutil, signal, subprocess, sys, time
 
 import pytest
 import yaml
@@ -260,7 +260,7 @@ TINY = ['epochs=1', 'image_size=64', 'batch_size=8', 'train_stride=5', 'val_stri
         'prepare.workers=1', 'gaze360.model=BaselineLSTM', 'gaze360.checkpoint=null']
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_papers_study_on_a_tiny_sample(sample, tmp_path):
     "To its end; then one run fails, and nothing else runs again."
     def study(*more):
@@ -276,3 +276,59 @@ def test_the_papers_study_on_a_tiny_sample(sample, tmp_path):
     again = study('test-scratch.checkpoint=nowhere.pt')
     assert again.returncode == 1 and '6 of them done before' in again.stdout and '1 of 7 runs are not done (test-scratch)' in again.stderr
     assert 'nowhere.pt' in (tmp_path / 'paper/report.html').read_text()
+
+
+# What must not count as done
+
+def test_a_run_that_died_as_it_began_again_is_not_done(run, monkeypatch):
+    runs = dict(p=dict(notebook='prepare'), a=dict(TRAIN, needs=['p']), b=dict(notebook='evaluate', parameters=dict(checkpoint='{a}/x.pt')))
+    assert sorted(run(runs).of_state('done')) == ['a', 'b', 'p']
+    time.sleep(2.1)                                              # times are kept in whole seconds
+
+    def dies(notebook, recipe): return [sys.executable, '-c', 'raise SystemExit(1)'] if notebook == 'train' else stand_in(notebook, recipe)
+    monkeypatch.setattr(studies, '_command', dies)
+    assert run(runs, override=['p.quality=80']).of_state('failed') == ['a']
+    monkeypatch.setattr(studies, '_command', stand_in)
+    study = run(runs, override=['p.quality=80'])
+    assert study.of_state('done') == ['p', 'a', 'b'] and started(study.out).count('a') == 2 and started(study.out).count('b') == 2
+
+
+def test_what_needs_a_run_that_was_made_anew_runs_again(run, tmp_path):
+    runs = dict(a=TRAIN, b=dict(notebook='evaluate', parameters=dict(checkpoint='{a}/x.pt')))
+    run(runs)
+    time.sleep(2.1)
+    shutil.rmtree(tmp_path / 'study/a')
+    assert started(run(runs).out) == ['a', 'b', 'a', 'b']
+
+
+def test_another_first_checkpoint_begins_a_training_anew(run, tmp_path):
+    first = run(dict(a=dict(TRAIN, parameters=dict(checkpoint='x.pt'))))
+    run(dict(a=dict(TRAIN, parameters=dict(checkpoint='y.pt'))))
+    assert [resume for *_, resume in lines(first.out)] == ['None', 'False']
+
+
+def test_a_run_that_cannot_begin_stops_no_other(run, tmp_path):
+    (tmp_path / 'study').mkdir()
+    (tmp_path / 'study/z').write_text('a file where its folder belongs')
+    study = run(dict(z=TRAIN, a=TRAIN))
+    assert study.of_state('done') == ['a'] and study.of_state('failed') == ['z']
+
+
+def test_two_preparations_of_the_same_faces_are_refused(tmp_path):
+    runs = dict(p=dict(notebook='prepare', grid=dict(quality=[80, 90])))
+    with pytest.raises(ValueError, match='write the same faces'): plan_study(StudySettings(runs=runs))
+    runs['p']['grid'] = [dict(quality=q, faces_dir=f'faces-{q}') for q in (80, 90)]
+    assert len(plan_study(StudySettings(runs=runs))) == 2
+
+
+def test_aliases_and_grids_that_would_grow_without_end_are_refused():
+    text = 'a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n' + ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]\n' for i in range(1, 8))
+    with pytest.raises(ValueError, match='more than 10,000 values'): StudySettings(runs=dict(a=TRAIN), common=yaml.safe_load(text))
+    runs = {name: dict(TRAIN, grid=dict(seed=[*range(33)])) for name in 'abc'}
+    runs['d'] = dict(notebook='evaluate', parameters=dict(checkpoint='{a}{b}{c}'))
+    with pytest.raises(ValueError, match='more than 1,000 runs'): plan_study(StudySettings(runs=runs))
+
+
+def test_published_is_for_evaluations_of_that_split():
+    with pytest.raises(ValueError, match='published is for runs of evaluate'):
+        plan_study(StudySettings(runs=dict(a=dict(TRAIN, published='official code'))))
