@@ -321,7 +321,7 @@ def annotation_file(
 
 def _check_split(split):
     "Refuse an unknown split."
-    if split not in _FILES: raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}.")
+    if split not in _FILES: raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(_FILES)}")
 
 # %% ../nbs/10_annotations.ipynb #check-clip
 def _clip_fault(clip, where):

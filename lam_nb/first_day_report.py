@@ -299,7 +299,7 @@ def _window_section(run, n=5):
             'these faces, and is it right?')
     caption = 'Drawn at random from different clips: looking (orange) and not looking (blue).'
     figure = figures.gallery(*zip(*shown), columns=1)
-    figure.set_size_inches(1.8 * figure.get_size_inches())       # they are to be looked at
+    figure.set_size_inches(figure.get_size_inches() * (1.8, 1.4))        # they are to be looked at
     return [('Five windows', text, (run.save(figure, 'windows'), caption))]
 
 # %% ../nbs/49_first_day_report.ipynb #first-day-sections
@@ -339,7 +339,7 @@ def _clip_section(run, sizes):
     states = run.clips.groupby(['split', 'state']).size().unstack(fill_value=0).reset_index()
     bad = run.clips[run.clips.state.isin(['missing', 'broken']) | (run.clips.note != '')]
     bad = bad.assign(what=bad.fault.where(bad.fault != '', bad.note))
-    bad = bad[['split', 'clip_uid', 'state', 'file', 'what']].map(_printable)
+    bad = bad[['split', 'clip_uid', 'what', 'file']].map(_printable)
     items = (sizes, 'Clips that fit, by size.'), (bad, 'Clips that are missing, broken or unusual.')
     return ('Clips', text, states.rename_axis(columns=None), *(item for item in items if len(item[0])))
 
