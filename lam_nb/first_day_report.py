@@ -365,7 +365,7 @@ def write_first_day(
     print(said)
     for p in problems: print(f'[{p["level"]}] {p["what"]}' + f'\n{p["do"]}' * bool(p['do']))
     lead = f'Run {run_name(run.out)}: {", ".join(run.settings.splits)} in {run.root.name}.'
-    note = f'{said} {made_up_note(run.root)}'.strip()
+    note = f'{said} {made_up_note(run.root)}' if run.is_sample else said
     report = write_report(run.out / 'report.html', 'First day', lead, _facts(run), sections, note)
     end_run(run.out)
     return show_report(report)
