@@ -14,7 +14,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH MPLBACKEND IN_TEST
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick demo test test-gpu test-browser prepare-commit lab lock clean distclean
+.PHONY: help env quick demo test test-gpu test-browser test-container docs prepare-commit lab lock clean distclean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -54,17 +54,9 @@ $(BIN)/lam_nb $(1) $(3) out_dir=$(DEMO)/$(2)
 endef
 
 BEST = $(DEMO)/train/checkpoints/best.pt
-VAL = $(DEMO)/evaluate-val
-COMMA := ,
 demo: env  ## sample data -> face store -> trained model -> reports for val and test and a comparison, in outputs/demo
 	@rm -rf $(DEMO)
-	$(call run,prepare,prepare,splits=train$(COMMA)val$(COMMA)test)
-	$(call run,train,train,nbs/recipes/sample.yaml epochs=2 train_stride=4 val_stride=3)
-	$(call run,evaluate,evaluate-val,checkpoint=$(BEST))
-	$(call run,evaluate,evaluate-flip,checkpoint=$(BEST) flip=true)
-	$(call run,evaluate,evaluate-test,checkpoint=$(BEST) split=test)
-	$(call run,compare,compare,runs=$(VAL)$(COMMA)$(DEMO)/evaluate-flip)
-	@$(BIN)/python scripts/show_runs.py $(addprefix $(DEMO)/,prepare train evaluate-val evaluate-flip evaluate-test compare)
+	$(BIN)/lam_nb study nbs/recipes/demo.yaml out_dir=$(DEMO)
 
 SMALL := train_clips=3, val_clips=2, test_clips=1, seconds=2
 quick: DEMO := outputs/quick
@@ -82,11 +74,12 @@ test: export MPLBACKEND = Agg
 test: export OMP_NUM_THREADS = 1
 # repeatable on every machine; what needs a GPU has a target of its own
 test: export CUDA_VISIBLE_DEVICES =
-test: env  ## every check: export, clean, conflict markers, ruff, library notebooks, pytest (which runs the run notebooks)
+test: env  ## every check: export, clean, conflict markers, ruff, mypy, library notebooks, pytest (which runs the run notebooks)
 	@$(BIN)/python tests/gates.py export clean markers
 	$(BIN)/ruff check
+	$(BIN)/mypy
 	@export TMPDIR="$$(mktemp -d)" && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && set -x && \
-	  $(BIN)/nbdev_test --file_re '^[0-9]' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser"
+	  $(BIN)/nbdev_test --file_re '^([0-9]|api)' --n_workers 2 --timing && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not container"
 
 test-gpu: export MPLBACKEND = Agg
 test-gpu: export LAM_NB_TEST_GPU = 1
@@ -98,6 +91,12 @@ test-gpu: env  ## what needs a CUDA GPU: the library notebooks and tests/test_gp
 test-browser: export MPLBACKEND = Agg
 test-browser: env  ## JupyterLab in chromium (which must be installed): every run notebook, stop and go on, reports; pictures in outputs/browser
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
+
+test-container: env  ## the Dockerfile's commands in a clean folder: installs 6 GB, without building a container
+	$(BIN)/python -m pytest -m container tests/test_container.py
+
+docs: env  ## pages of the API, in outputs/docs
+	@$(BIN)/python scripts/api_pages.py
 
 prepare-commit: env  ## lists of chapters, export to lam_nb, clean, lint: before every commit
 	$(BIN)/python scripts/chapters.py
@@ -113,7 +112,7 @@ lock: $(UV)  ## rebuild requirements.lock from pyproject.toml (newest versions: 
 	  pyproject.toml -o requirements.lock
 
 clean:  ## remove caches and build leftovers; keep .venv, data and outputs
-	rm -rf build _proc *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf build _proc *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove .venv, outputs/demo and outputs/quick

@@ -5,10 +5,11 @@
     python benchmarks/own_video.py memory [--minutes 2 12]
 
 `boxes`: AP of looking and mAP on the same annotated faces of the sample's validation clips (and AP after a median over 7 positions, as in
-video.ipynb), by where their boxes come from: annotation; the detector's at every 1st, 3rd or 6th position, as they are or fitted by four
-numbers from training clips, also smoothed. `speed`:
+video.ipynb, and of the mean with the mirrored faces, as with flip=true), by where their boxes come from: annotation; the detector's at
+every 1st, 3rd or 6th position, as they are or fitted by four numbers from training clips, also smoothed. `speed`:
 CPU seconds and seconds of each stage for a second of video with two drawn faces, at 720p and 1080p, with models of 64 and 224 pixels
-(random weights). `memory`: the largest memory of a run over a short video, and over one that is many times as long.
+(random weights). `memory`: the largest memory of a run over a short video, and over one that is many times as long: its own, and with
+the pages of files that it has mapped (the face store), which the system takes back when it needs them. Linux only.
 Each adds its part to results/own_video.json.
 """
 import argparse
@@ -16,6 +17,7 @@ import json
 import multiprocessing
 import resource
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -65,13 +67,13 @@ def matched(annotated, faces):
 
 
 def scored(faces, videos, model, size, folder):
-    "Scores of all rows of some videos, by the kit's own inference."
+    "Scores of all rows of some videos, by the kit's own inference: as they are, and as the mean with the mirrored faces."
     made = PrepareSettings(other_size='keep')
     for uid, rows in faces.groupby('clip_uid'):
         rows = rows.reset_index(drop=True)
         about = dict(split='video', source='videos', frame_offset=0, image_size=224, image_format='jpeg', quality=90)
         write_store(store_path(folder, uid), rows, clip_images(Source('videos', videos[uid], 0), rows, made), about)
-    return predict(model, folder, [*faces.clip_uid.unique()], 1, size=size).score.to_numpy()
+    return [predict(model, folder, [*faces.clip_uid.unique()], 1, size=size, flip=flip).score.to_numpy() for flip in (False, True)]
 
 
 def boxes(args):
@@ -80,9 +82,9 @@ def boxes(args):
     videos = {uid: find_videos(args.data / 'videos', uid)[0] for uid in split_clips(args.data, 'val')}
     fit, yunet, tables = fit_boxes(args.data, 'train'), open_detector(confidence=LEAST), {}
     print(fit, flush=True)
-    for every in (1, 3, 6):
+    for every in args.every:
         found = {uid: detect_faces(video, yunet, every) for uid, video in videos.items()}
-        for smooth in (1, 5, 11) if every == 3 else (1,):
+        for smooth in args.smooth if every == 3 else (1,):
             table = pd.concat([track_faces(table, uid, smooth=smooth) for uid, table in found.items()], ignore_index=True)
             name = f'every {every}' + (f', smoothed over {smooth}' if smooth > 1 else '')
             tables[f'fitted, {name}'] = fit_to_annotators(table, fit)
@@ -93,13 +95,14 @@ def boxes(args):
     for checkpoint in args.checkpoints:
         model, size, _ = load_model(checkpoint)
         for name, faces in ({'annotation': annotated.sort_values(KEYS, ignore_index=True)} | tables).items():
-            with tempfile.TemporaryDirectory() as folder: score = scored(faces, videos, model, size, folder)
-            faces = faces.assign(score=score)
+            with tempfile.TemporaryDirectory() as folder: plain, mirrored = scored(faces, videos, model, size, folder)
+            faces, both = faces.assign(score=plain), faces.assign(score=mirrored)
             at = rows[name].loc[common, 'row'].to_numpy() if name in rows else faces.reset_index().set_index(KEYS).loc[common, 'index']
             metrics = [lam_metrics(whole.loc[common].reset_index().assign(score=table.score.to_numpy()[at]))
-                       for table in (faces, smooth_scores(faces, 7))]
+                       for table in (faces, smooth_scores(faces, 7), smooth_scores(both, 7))]
             results.append(dict(checkpoint=checkpoint.parent.parent.name, boxes=name, AP_looking=round(metrics[0]['AP_looking'], 3),
-                                mAP=round(metrics[0]['mAP'], 3), AP_looking_median_7=round(metrics[1]['AP_looking'], 3)))
+                                mAP=round(metrics[0]['mAP'], 3), AP_looking_median_7=round(metrics[1]['AP_looking'], 3),
+                                AP_looking_median_7_flip=round(metrics[2]['AP_looking'], 3)))
             print(results[-1], flush=True)
     keep('boxes', faces=len(common), fit=fit, rows=results)
 
@@ -145,8 +148,18 @@ def long_video(source, file, minutes):
 
 
 def _peak(video, weights, out, queue):
-    took, _ = watch(video, weights, out, min_face=16, detect_size=320)
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, sum(took.values())))
+    own, over = [0], threading.Event()
+
+    def look():
+        while not over.wait(.05):
+            line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('RssAnon'))
+            own[0] = max(own[0], int(line.split()[1]) / 1024)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try: took, _ = watch(video, weights, out, min_face=16, detect_size=320)
+    finally: over.set()
+    queue.put((own[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, sum(took.values())))
 
 
 def memory(args):
@@ -161,8 +174,8 @@ def memory(args):
             process = spawn.Process(target=_peak, args=(file, weights, Path(folder) / f'{minutes:g}', queue))
             process.start()
             process.join()
-            peak, took = queue.get(timeout=10)
-            rows.append(dict(minutes=minutes, peak_mb=round(peak), seconds=round(took), rows=len(pd.read_csv(
+            own, peak, took = queue.get(timeout=10)
+            rows.append(dict(minutes=minutes, own_mb=round(own), resident_mb=round(peak), seconds=round(took), rows=len(pd.read_csv(
                 Path(folder) / f'{minutes:g}/faces.csv', comment='#'))))
             print(rows[-1], flush=True)
     keep('memory', rows=rows)
@@ -173,6 +186,8 @@ def main():
     parser.add_argument('part', choices=['boxes', 'speed', 'memory'])
     parser.add_argument('--data', type=Path, default=ROOT / 'data/sample')
     parser.add_argument('--checkpoints', type=Path, nargs='+', default=[ROOT / 'outputs/demo/train/checkpoints/best.pt'])
+    parser.add_argument('--every', type=int, nargs='+', default=[1, 3, 6])
+    parser.add_argument('--smooth', type=int, nargs='+', default=[1, 5, 11])
     parser.add_argument('--seconds', type=float, default=10)
     parser.add_argument('--minutes', type=float, nargs='+', default=[2, 12])
     args = parser.parse_args()

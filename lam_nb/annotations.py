@@ -173,8 +173,8 @@ def check_id(
     what: str='clip_uid', # what the error calls it
 ) -> str: # the same id, safe as a file name
     "Refuse an id that is no plain file name, because ids name the files of the face store."
-    short = isinstance(uid, str) and uid.isprintable() and 0 < len(uid.encode()) <= 200
-    if short and uid == uid.strip() and not any(s in uid for s in ('/', '\\', '..')) and uid != '.': return uid
+    if isinstance(uid, str) and uid.isprintable() and 0 < len(uid.encode()) <= 200:
+        if uid == uid.strip() and not any(s in uid for s in ('/', '\\', '..')) and uid != '.': return uid
     raise ValueError(f"{what} {uid!r:.80} cannot be used: ids become file names, so one is 1 to 200 printable "
                      "characters without '/', '\\' or '..'. Check the file it comes from.")
 
@@ -423,7 +423,7 @@ def split_clips(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
     split: str, # train, val or test
     annotations: dict | None=None, # what `load_annotations` gave, if it was read already
-) -> list: # clip ids in the list's order
+) -> list[str]: # clip ids in the list's order
     "The clips of a split: from `split/<split>.list` where there is one, else from the annotations."
     return _split_clips(data_dir, split, annotations)[0]
 
@@ -451,11 +451,11 @@ def _ids_in(path, *stamp): return set(clips_of(load_annotations(path, compact=Tr
 def load_faces(
     data_dir: str | Path, # folder of the data, official layout or the `ego4d` command's
     split: str, # train, val or test
-    clips: list | None=None, # only these of the split's clips; None: all
+    clips: list[str] | None=None, # only these of the split's clips; None: all
     max_gap: int | None=None, # longest gap to fill, in missing frames; None: 9000, all of an Ego4D clip
     labels: str='official', # 'official' or 'is_at_me'
     annotations: dict | None=None, # what `load_annotations` gave (compact), if it was read already
-) -> tuple: # faces table; skipped table (clip_uid, track_id, frame, reason, count, file)
+) -> tuple[pd.DataFrame, pd.DataFrame]: # faces; left out (clip_uid, track_id, frame, reason, count, file)
     "The faces table of a split, and a table of all that was left out."
     _check_options(max_gap, labels)
     path = annotation_file(data_dir, split)
@@ -476,7 +476,6 @@ def _no_clip(path, split, listed, known):
         f'It has {", ".join(list(known)[:2]) or "no clips"}: list and annotations do not belong together. '
         'Replace one of them, or delete the list.')
     return f'None of {len(listed)} clips listed for {split!r}, first {listed[0]}, is in {path}{near}. {advice}'
-
 
 # %% ../nbs/10_annotations.ipynb #read-split
 def _near(uid, known):

@@ -22,6 +22,7 @@ from .faces import ClipFaces
 from .windows import (
     FaceWindows, drop_blurred, mirrored_numbers, sharpness_rank, window_batches)
 from .models import normalise
+from .encoders import FeatureWindows
 
 # %% ../nbs/25_batches.ipynb #loss
 def window_loss(
@@ -152,7 +153,7 @@ def jitter_boxes(
     "Shifts and scales each window, all its crops alike."
     drawn = np.random.default_rng([*key, 1]).uniform(-jitter, jitter, (len(x), 3)).astype(np.float32)
     flat = x.flatten(1, 2)                                                       # (B, 21, H, W)
-    grid = F.affine_grid(_affine_matrix(_to_device(drawn, x)), flat.shape, align_corners=False)
+    grid = F.affine_grid(_affine_matrix(_to_device(drawn, x)), list(flat.shape), align_corners=False)
     moved = F.grid_sample(flat, grid, padding_mode='border', align_corners=False)
     return moved.unflatten(1, x.shape[1:3])                                      # (B, 7, 3, H, W)
 
@@ -251,7 +252,7 @@ def window_names(
 
 # %% ../nbs/25_batches.ipynb #stores-hash
 def stores_hash(
-    stores: list[ClipFaces], # of all clips, in their order
+    stores: Iterable[ClipFaces], # of all clips, in their order
     n_windows: int | None = None, # made of them; None: does not count
 ) -> str: # 16 hexadecimal digits
     "Changes whenever stores hold other faces, images or labels, or are of other clips."
@@ -269,10 +270,10 @@ def data_hash(
     windows: FaceWindows, # of the training split
 ) -> str: # 16 hexadecimal digits
     "Changes whenever the training windows are made of other faces, images, labels, clips, numbers or features."
-    made = [stores_hash(windows.stores, len(windows))]
+    made: list = [stores_hash(windows.stores, len(windows))]
     numbers = lambda: hashlib.sha256(np.concatenate(windows.numbers).tobytes()).hexdigest()
     if windows.names: made += [windows.names, numbers()]
-    if getattr(windows, 'own', False): made += [_content(clip) for clip in windows.kept]     # made elsewhere
+    if isinstance(windows, FeatureWindows) and windows.own: made += map(_content, windows.kept)
     return made[0] if len(made) == 1 else hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
 # %% ../nbs/25_batches.ipynb #window-data
@@ -285,7 +286,7 @@ class WindowData:
         device: torch.device, # of the model
     ):
         self.windows, self.settings, self.device = windows, settings, device
-        self.weights = np.float32(weights).tolist()
+        self.weights = np.asarray(weights, np.float32).tolist()
         self.on_device = torch.tensor(self.weights, device=device)
         wanted, self.blur = getattr(windows, 'names', ()), None
         if settings.quality == 'drop':                         # by the last number, of which no model is told

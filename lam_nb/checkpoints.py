@@ -6,7 +6,7 @@
 __all__ = ['read_checkpoint', 'checkpoint_name']
 
 # %% ../nbs/05_checkpoints.ipynb #imports
-import math, pickle, re, warnings, zipfile
+import hashlib, json, math, pickle, re, warnings, zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,8 +23,8 @@ _BEGINNINGS = (                                           # of the file, what it
     (rb'version https://git-lfs', 'a pointer of git-LFS, not the file itself', 'Fetch it: git lfs pull.'),
     (rb'(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|Error)', 'a web page',
      'Download the file itself; the page may ask to log in, or to confirm the download.'),
-    (rb'.{4}\0{4}\{', 'a safetensors file', 'Convert it: from safetensors.torch import load_file; '
-     "torch.save({'state_dict': load_file('weights.safetensors')}, 'weights.pth')."),
+    (rb'.{4}\0{4}\{', 'a safetensors file', 'Of a shared model give its folder. Else: from safetensors.torch '
+     "import load_file; torch.save({'state_dict': load_file('weights.safetensors')}, 'weights.pth')."),
     (rb'\x89HDF', 'an HDF5 file, as Keras and TensorFlow write', _CONVERT),
     (rb'.{4}TFL3|\x08[\x01-\x1f][\x12\x1a\x22:]', 'a model of ONNX or TensorFlow', _CONVERT),
     (rb'GGUF|\x93NUMPY', 'a file of arrays (GGUF or NumPy)', _CONVERT),
@@ -65,6 +65,8 @@ _FOLDERS = (                                                # what lies in it, w
     ('zero_to_fp32.py', 'a checkpoint of DeepSpeed in pieces',
      'join them: python zero_to_fp32.py . weights.pth'),
     ('data.pkl', 'an unpacked checkpoint', 'pack it again, uncompressed: zip -0 -r weights.pth FOLDER'),
+    ('model.safetensors', "of another library, or a shared model without its config.json",
+     'copy the whole folder again, or give the file of the weights'),
     ('saved_model.pb', "TensorFlow's", 'convert it where TensorFlow is installed'))
 
 def _folder_kind(folder):
@@ -101,7 +103,7 @@ def _scalar(dtype, data):
     return values[0].item() if len(values) == 1 else None
 
 _SCALARS = 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'           # before numpy 2, and since
-_NUMBERS = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
+_NUMBERS: list = [(_Dtype, 'numpy.dtype'), *((_scalar, name) for name in _SCALARS)]
 
 # %% ../nbs/05_checkpoints.ipynb #claims
 @dataclass
@@ -270,6 +272,37 @@ def _plain_extras(extra):
         elif not low <= value <= high: raise ValueError(f'its {key} is not from {low} to {high:,}')
     return extra
 
+# %% ../nbs/05_checkpoints.ipynb #read-shared
+_SHARED = 'model.safetensors', 'config.json'              # what holds a shared model
+_FORMAT = 'lam_nb model'                                  # how config.json says so
+
+def _file_hash(path):
+    "SHA-256 of a file, hexadecimal."
+    with open(path, 'rb') as file: return hashlib.file_digest(file, 'sha256').hexdigest()
+
+def _is_shared(folder): return folder.is_dir() and all((folder / name).is_file() for name in _SHARED)
+
+def _read_config(file):
+    "What a shared model's config.json says; ValueError if it is something else."
+    size = file.stat().st_size
+    try: found = json.loads(file.read_text('utf-8')) if size <= _LONGEST else None
+    except (ValueError, RecursionError): found = None
+    if isinstance(found, dict) and found.get('format') == _FORMAT: return found
+    raise ValueError(f'its {file.name} ({size:,} bytes) is not of a model that lam_nb export wrote: expected '
+                     f'"format": "{_FORMAT}" in it. For weights of another library give their file')
+
+def _read_shared(folder):
+    "Weights of a shared model's folder, and what its config.json says."
+    weights, config = (folder / name for name in _SHARED)
+    about = _read_config(config)
+    if _file_hash(weights) != about.get('weights_sha256'):
+        raise ValueError(f'its {weights.name} is not the file of which {config.name} has the hash: it was '
+                         'damaged or replaced. Copy the whole folder again')
+    from safetensors.torch import load_file
+    try: return load_file(weights), {k: v for k, v in about.items() if k not in ('format', 'weights_sha256')}
+    except Exception as e:                                               # whatever the library raises
+        raise ValueError(f'its {weights.name} is damaged or no safetensors file ({str(e)[:200]})') from None
+
 # %% ../nbs/05_checkpoints.ipynb #unreadable
 class _Other(Exception): "A file of another kind."
 
@@ -304,12 +337,8 @@ def _check_file(path):
         _check_pickle(archive.read(name), sizes)
 
 # %% ../nbs/05_checkpoints.ipynb #read-checkpoint
-def read_checkpoint(
-    path: str | Path, # a file of torch.save's: ours, the official code's, Gaze360's, torchvision's, others'
-) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
-    "Read a checkpoint of any origin without running anything in it."
-    path = Path(path)
-    if path.is_dir(): raise FileNotFoundError(f'No checkpoint at {path}, {_folder_kind(path)}')
+def _loaded(path):
+    "What torch.save wrote into a file."
     if not path.is_file(): raise FileNotFoundError(f'No checkpoint at {path}: give the path of a file.')
     try:
         _check_file(path)
@@ -317,10 +346,19 @@ def read_checkpoint(
             content = torch.load(path, map_location='cpu', weights_only=True)
     except _Other as e: raise ValueError(f'{path} is no checkpoint but {e}') from None
     except Exception as e: raise ValueError(_unreadable(path, e)) from None  # a damaged file raises anything
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
+    if isinstance(content, dict): return content
+    raise ValueError(f'{path} holds {type(content).__name__}: expected a dict of weights.')
+
+def read_checkpoint(
+    path: str | Path, # a file of torch.save's, of any origin; or the folder of a shared model
+) -> dict: # all it holds; 'state_dict' is always there: weights on the CPU under plain keys
+    "Read a checkpoint of any origin without running anything in it."
+    path = Path(path)
+    shared = _is_shared(path)
+    if path.is_dir() and not shared: raise FileNotFoundError(f'No checkpoint at {path}, {_folder_kind(path)}')
+    content = None if shared else _loaded(path)
     try:
-        state, extra = _find_weights(content)
+        state, extra = _read_shared(path) if shared else _find_weights(content)
         _check_kinds(state)
         return {**_plain_extras(extra), 'state_dict': _plain_keys(state)}
     except ValueError as e: raise ValueError(f'{path} cannot be used: {e}.') from None

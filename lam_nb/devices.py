@@ -174,7 +174,7 @@ def worker_count(
     device: torch.device, # that they feed
 ) -> int:
     "How many loader processes that is, for one training process."
-    if num_workers != 'auto': return num_workers
+    if num_workers != 'auto': return int(num_workers)
     return max(1, min(8, core_count() - 1)) if device.type == 'cuda' else 1
 
 # %% ../nbs/03_devices.ipynb #oom

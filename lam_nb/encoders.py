@@ -298,8 +298,9 @@ class EncoderHead(FaceModel):
         faces: torch.Tensor, # (N, 3, H, W), as `normalise` makes them with `mean` and `std`
     ) -> torch.Tensor: # (N, D)
         "The encoder's feature vector of each face."
-        size, how = (self.encoder_size,) * 2, dict(mode=self.interpolation, antialias=True, align_corners=False)
-        if faces.shape[-2:] != size: faces = F.interpolate(faces, size, **how)
+        size, mode = (self.encoder_size,) * 2, self.interpolation
+        if faces.shape[-2:] != size:
+            faces = F.interpolate(faces, size, mode=mode, antialias=True, align_corners=False)
         with nullcontext() if _learns(self.encoder) else torch.no_grad(): return self.encoder(faces)
 
     def classify(self,
@@ -360,7 +361,7 @@ class KeptFeatures:
     "The kept features of one clip, mapped into memory when they are first used."
     def __init__(self,
         path: str | Path, # an .arrow file as `write_features` writes it
-        store: ClipFaces, # the clip's face store
+        store: ClipFaces | None, # the clip's face store; None: only the width is asked for
     ): self.path, self.store = Path(path), store
 
     @cached_property
@@ -415,6 +416,7 @@ def same_width(
 # %% ../nbs/22_encoders.ipynb #feature-windows
 class FeatureWindows(FaceWindows):
     "Windows of kept features: a batch holds `features` (B, T, V, D) in place of `images`."
+    own = False                                                            # True: the files were made elsewhere
     def __init__(self,
         features_dir: str | Path, # folder of files that `write_features` wrote
         *args, # of `FaceWindows`
@@ -424,7 +426,7 @@ class FeatureWindows(FaceWindows):
         self.kept = [KeptFeatures(Path(features_dir) / store.path.name, store) for store in self.stores]
         self.shape, self.features_dir = same_width(self.kept), features_dir
 
-    def __getitems__(self, items: list[int]): # features (B, T, V, D) float16 or float32; and what is known
+    def __getitems__(self, items: list | np.ndarray): # features (B, T, V, D) float16 or 32; and what is known
         rows = [self.kept[clip].rows[rows] for clip, rows in zip(self.clip[items], self.rows[items])]
         return dict(features=np.stack(rows), **self.known(items))
 

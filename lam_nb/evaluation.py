@@ -314,8 +314,9 @@ def metrics_by(
     which, groups = groups.ngroup().to_numpy(), list(groups.size().index)            # -1: left out
     order = np.argsort(which, kind='stable')                                          # group after group
     parts = np.split(order, np.searchsorted(which[order], range(len(groups) + 1)))[1:-1]
-    columns = *labels_and_scores(predictions), pd.factorize(predictions['clip_uid'], sort=True)[0]
-    rows = [_group_row(*(column[part] for column in columns), threshold, intervals) for part in parts]
+    labels, scores = labels_and_scores(predictions)
+    clips = pd.factorize(predictions['clip_uid'], sort=True)[0]
+    rows = [_group_row(labels[at], scores[at], clips[at], threshold, intervals) for at in parts]
     floats = [*_METRICS, *(['AP_looking_low', 'AP_looking_high'] if intervals else [])]
     table = pd.DataFrame(rows, index=pd.Index(groups, name=name), columns=[*_COUNTS, *floats])
     return table.astype(dict.fromkeys(_COUNTS, int) | dict.fromkeys(floats, float))

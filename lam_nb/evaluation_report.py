@@ -51,6 +51,7 @@ class Evaluation(ReportedRun):
     temperature: float = 1.0                        # by which the log-odds were divided
     notes: list = field(default_factory=list)       # sentences that a reader of the numbers needs
     seconds: float = 0.0                            # from the start to the last prediction; 0: not measured
+    weights_hash: list = field(default_factory=list)  # of each model that scored
     kept_clips: int = 0                             # clips whose predictions an earlier run had left
     n_left_out: int = 0                             # listed clips without a face store
     n_outdated: int = 0                             # clips whose store an earlier preparation made
@@ -95,10 +96,9 @@ def _circumstances(run):
     if run.settings.checkpoints: given['checkpoint'] = None                # it was not read
     rate = len(run.predictions) / run.seconds if run.seconds and not run.kept_clips else None
     return given | dict(
-        temperature=run.temperature, n_rows=len(run.predictions), n_clips_left_out=run.n_left_out,
-        n_clips_outdated=run.n_outdated,
-        labels=about.get('labels'), max_gap=about.get('max_gap'),
-        seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
+        weights_hash=run.weights_hash, temperature=run.temperature, n_rows=len(run.predictions),
+        n_clips_left_out=run.n_left_out, n_clips_outdated=run.n_outdated, labels=about.get('labels'),
+        max_gap=about.get('max_gap'), seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
 
 def _fitted_here(run, metrics):
     "What later runs may take from this one, and the looking segments; a note where no temperature fits."
@@ -394,9 +394,8 @@ def write_evaluation(
     sections: list, # as `evaluation_sections` returns them, and your own
 ) -> Path: # report.html
     "Writes the report; prints the result in one line, and where the report is."
-    file = run.out / 'report.html'
-    report = write_report(file, 'Evaluation', evaluation_lead(run), evaluation_facts(run), sections,
-                          made_up_note(run.root))
+    report = write_report(run.out / 'report.html', 'Evaluation', evaluation_lead(run), evaluation_facts(run),
+                          sections, made_up_note(run.root))
     print(f'{run.settings.split}: mAP {_number(run, "mAP")}, AP looking {_number(run, "AP_looking")}, '
           f'{len(run.predictions):,} rows in {duration(run.seconds)}')
     end_run(run.out)
@@ -443,6 +442,7 @@ def predict_rows(
     with _kept_when_stopped(*(scored if run.settings.resume else nothing)):
         table = predict_split(run.settings.model_copy(update=as_numbers))
     run.seconds, run.kept_clips = time.monotonic() - run.begin, table.attrs.get('kept_clips', 0)
+    run.weights_hash = table.attrs.get('weights_hash', [])
     unknown = (table.label < 0) & (run.settings.split != 'test')
     run.predictions = table[~unknown].reset_index(drop=True)
     check_predictions(run.predictions, labels=False)

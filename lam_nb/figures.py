@@ -410,7 +410,7 @@ def contact_sheet(
         x, y = i % columns + .5, i // columns * high + .5
         half = .47 * np.array(np.shape(image)[1::-1]) / max(np.shape(image)[:2])    # of its width and height
         ax.imshow(image, extent=(x - half[0], x + half[0], y + half[1], y - half[1]))
-        border = dict(fill=False, linewidth=2, edgecolor=colours[i] if colours else 'none')
+        border: dict = dict(fill=False, linewidth=2, edgecolor=colours[i] if colours else 'none')
         ax.add_patch(Rectangle((x, y) - half, *2 * half, **border))
         if captions: ax.text(x, y + half[1] + .03, captions[i], ha='center', va='top', fontsize='small')
     if not len(images): ax.text(0.5, 0.5, 'no image', ha='center', va='center', color=GREY)
@@ -493,7 +493,7 @@ def _draw_crop(fig, ax, small, row, image):
 @styled
 def timeline(
     predictions: pd.DataFrame,   # rows of one track
-    crops: dict = None,          # frame -> (H, W, 3) uint8 RGB, at most twelve or so
+    crops: dict | None = None,   # frame -> (H, W, 3) uint8 RGB, at most twelve or so
     threshold: float = 0.5,      # drawn as a line
 ) -> plt.Figure:
     "Score and labels along a track, with face crops above their frames."

@@ -277,7 +277,7 @@ def look_at_clip(
 ) -> dict: # width, height, fps, seconds (0: not known), fault ('': none), note
     "What a clip's file says of itself, and whether that fits its annotations; only the first frame is decoded."
     import av
-    found = dict(width=0, height=0, fps=0., seconds=0., fault='', note='')
+    found: dict = dict(width=0, height=0, fps=0., seconds=0., fault='', note='')
     try:
         if source.kind == 'frames': found |= _folder_facts(source.path)
         else: found |= {k: v for k, v in video_facts(source.path).items() if k in found}

@@ -7,6 +7,7 @@ __all__ = ['claim_folder', 'release_folder', 'check_folder', 'list_files', 'star
 
 # %% ../nbs/02_folders.ipynb #imports
 import atexit, errno, fcntl, json, os, platform, re, threading, time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
@@ -235,7 +236,7 @@ def start_run(
     settings: Settings, # its checked parameters
     kind: str, # of run: prepare, train, evaluate, compare or ensemble
     leaves: list[str], # names of the files that it will leave, beside figures
-    keep: list[str] = (), # of these, what stays: a resumed run goes on with them
+    keep: Sequence[str] = (), # of these, what stays: a resumed run goes on with them
     group: str = '', # as in `claim_folder`
 ) -> Path: # the folder, absolute
     "Claims the run's folder, removes what an earlier run listed, writes `settings.json` (with provenance)."

@@ -393,7 +393,7 @@ def _head_box(act, turn, centre, camera, size):
     return (*low, *high) if min(high - low) >= 4 else None
 
 # %% ../nbs/11_heads.ipynb #portrait
-def portrait(person: Person = None, # whose head; None: the same person each time
+def portrait(person: Person | None = None, # whose head; None: the same person each time
              grey: float = .6, # brightness of the ground, 0..1
              **act, # what differs from NEUTRAL; angles in degrees
             ) -> np.ndarray: # (160, 160, 3) float32, RGB in 0..1

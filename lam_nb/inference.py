@@ -199,7 +199,7 @@ def _cpu_batch(batch_size, side): return max(1, min(batch_size, CPU_BATCH * 224 
 
 def _in_batches(items, size): return [items[i:i + size] for i in range(0, len(items), size)]
 
-def _submit(pool, model, plan, batch_size, size, *options):
+def _submit(pool, model, plan, batch_size, size, *options) -> tuple[list, list]:
     "Hands in all jobs of a clip: futures of its features by the batch, and of its logits."
     size, on_cpu = size or plan.store.about['image_size'], next(model.parameters()).device.type == 'cpu'
     side = getattr(model, 'encoder_size', 0) or size                       # of the faces that are computed
@@ -213,7 +213,7 @@ def _submit(pool, model, plan, batch_size, size, *options):
     return parts, [pool.submit(classify, windows) for windows in _in_batches(plan.windows, WINDOW_BATCH)]
 
 # %% ../nbs/23_inference.ipynb #finish
-def _finish(plan, parts, logits, progress):
+def _finish(progress, plan, parts, logits):
     "The predictions table of a clip, when its jobs are done."
     total, n = len(plan.windows), len(parts)
     for i, done in enumerate(parts):
@@ -249,8 +249,8 @@ def predict_clips(
     with _threads(threads) as pool, no_trials():      # a clip's last batch has a size of its own
         for plan in plans:
             waiting.append((plan, *_submit(pool, fast, plan, *options)))
-            if len(waiting) > 1: yield _finish(*waiting.popleft(), progress)
-        while waiting: yield _finish(*waiting.popleft(), progress)
+            if len(waiting) > 1: yield _finish(progress, *waiting.popleft())
+        while waiting: yield _finish(progress, *waiting.popleft())
 
 # %% ../nbs/23_inference.ipynb #logits-hash
 def _logits_hash(model, stride, size, precision, flip, side=None, kept=False):
@@ -340,9 +340,10 @@ def predict(
     (rank, processes), paths = rank_and_size(), [store_path(faces_dir, uid) for uid in clips]
     rows, options['size'] = survey_stores(paths, stride, _side(model, options.get('size', 0)))
     mine = split_work(rows, processes)[rank]
-    used = [options.get(k, default) for k, default in (('size', 0), ('precision', 'fp32'), ('flip', False))]
-    lasting = parts and getattr(model, 'takes_faces', True)         # a user's files of features may be replaced
-    folder = Path(parts) / _logits_hash(model, stride, *used, side, bool(features)) if lasting else None
+    used = options.get('size', 0), options.get('precision', 'fp32'), options.get('flip', False)
+    lasting = getattr(model, 'takes_faces', True)                   # a user's files of features may be replaced
+    folder = None
+    if parts and lasting: folder = Path(parts) / _logits_hash(model, stride, *used, side, bool(features))
     my_paths, my_rows, show = [paths[i] for i in mine], [rows[i] for i in mine], progress and rank == 0
     tables, n_kept = _predict_part(model, my_paths, my_rows, stride, folder, show, options, side, features)
     gathered = _gathered((mine, tables, n_kept))

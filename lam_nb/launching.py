@@ -58,7 +58,7 @@ def train_windows(
     how = faces_dir, clips, settings.train_stride, size, model.window, getattr(model, 'step', 1), names, side
     if settings.encoder == 'files': features = project_path(settings.features_dir)
     windows = FaceWindows(*how) if features is None else FeatureWindows(features, *how)
-    windows.own = settings.encoder == 'files'
+    if isinstance(windows, FeatureWindows): windows.own = settings.encoder == 'files'
     refuse_unmeasured(windows.stores, names)
     if not len(windows):
         raise ValueError(f'no training windows: the clips of the train split in {faces_dir} hold no faces; '
@@ -206,12 +206,12 @@ def _set_algorithms(settings):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')       # cuBLAS asks for it
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
-def _load_data(settings, device):
+def _load_data(settings, device) -> tuple[WindowData, list[str], str]:
     "The training data, the clips to validate with, and their hash."
     data_dir, faces_dir = data_folders(settings)
     val_clips, model = stored_clips(data_dir, faces_dir, 'val'), model_for(settings)
     windows = train_windows(settings, model, _kept_features(settings, device, val_clips))
-    told = dict(names=windows.names, side=windows.side)
+    told: dict = dict(names=windows.names, side=windows.side)
     val = FaceWindows(faces_dir, val_clips, settings.val_stride, windows.size, **told)
     refuse_unmeasured(val.stores, windows.names)
     if windows.names: val.scales                       # raises unless each number is known of some faces
@@ -268,7 +268,7 @@ def train_process(
     device = choose_device(s.device)
     if s.tensorboard: _event_writer()                                     # a missing extra is noticed now
     _set_algorithms(s)
-    data, val_clips, val_data, begin = *_load_data(s, device), time.monotonic()
+    (data, val_clips, val_data), begin = _load_data(s, device), time.monotonic()
     if device.type == 'cpu': keep_memory()                     # now: what loading took is given back first
     try:
         run = _start_or_resume(s, data, val_data, device)

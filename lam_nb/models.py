@@ -9,6 +9,7 @@ __all__ = ['IMAGENET', 'MODELS', 'normalise', 'FaceModel', 'FaceBackbone', 'Base
 
 # %% ../nbs/21_models.ipynb #imports
 import difflib, hashlib, importlib, math, re, sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,8 +42,8 @@ def normalise(
     if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-1] != 3:
         raise ValueError(f'normalise got {images.dtype} of shape {tuple(images.shape)}: '
                          'expected uint8 of shape (..., H, W, 3), RGB.')
-    mean, std = _constants(tuple(mean), tuple(std), images.device)
-    return images.movedim(-1, -3).float().div_(255).sub_(mean).div_(std)  # (..., 3, H, W)
+    low, scale = _constants(tuple(mean), tuple(std), images.device)
+    return images.movedim(-1, -3).float().div_(255).sub_(low).div_(scale)  # (..., 3, H, W)
 
 # %% ../nbs/21_models.ipynb #contract
 class FaceModel(nn.Module):
@@ -51,6 +52,8 @@ class FaceModel(nn.Module):
     features(faces: (N, 3, H, W)) -> (N, D): a vector per face, whatever its neighbours do
     classify(features: (B, T, D + K)) -> (B, 2): logits of not looking and looking in the centre frame
     """
+    features: Callable[..., torch.Tensor]                              # to be written: see above
+    classify: Callable[..., torch.Tensor]
     window = 7                                                         # T, faces per window: odd, from 1
     step = 1                                                           # frames from one to the next
     size = 0                                                           # side of a face, pixels; 0: any from 32
@@ -118,8 +121,8 @@ class BaselineLSTM(FaceModel):
 class GazeLSTM(BaselineLSTM):
     "The layers of `BaselineLSTM`, started from other weights: `load_imagenet`, `load_weights`."
 
-MODELS = {'BaselineLSTM': BaselineLSTM, 'GazeLSTM': GazeLSTM,      # by the official names
-          'EncoderHead': 'lam_nb.encoders:EncoderHead'}            # a class, or where it is
+MODELS: dict = {'BaselineLSTM': BaselineLSTM, 'GazeLSTM': GazeLSTM,   # by the official names
+                'EncoderHead': 'lam_nb.encoders:EncoderHead'}        # a class, or where it is
 
 # %% ../nbs/21_models.ipynb #class
 def model_class(
@@ -247,7 +250,7 @@ def freeze_backbone(
     if not hasattr(model, 'base_model'):
         raise ValueError(f'freeze_trunk freezes a `base_model`; {type(model).__name__} has none: '
                          'use freeze_trunk = false')
-    for name, part in model.base_model.named_children():
+    for name, part in model.get_submodule('base_model').named_children():
         if name not in ('fc1', 'fc2'): part.eval().requires_grad_(False)
 
 # %% ../nbs/21_models.ipynb #weight-report

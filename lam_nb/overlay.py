@@ -21,7 +21,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from .runs import Progress, atomic_path
-from .videos import _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream
+from .videos import (
+    _all_cores, _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream)
 from .figures import DARK, LOOKING, NOT_LOOKING
 
 # %% ../nbs/43_overlay.ipynb #planes
@@ -450,9 +451,8 @@ def _written(media, stream, span, output, artist, seen):
 def _write(video, file, first, artist, sound, seconds, progress, seen):
     "Writes an overlay with the sound `(way, index, first frame)`, or none."
     import av
-    with _open(video) as container:
+    with _all_cores(), _open(video) as container:
         stream, sound = _video_stream(container, video), list(sound or [])
-        stream.thread_count = 0                                  # here one video has all cores
         if sound: sound[1] = container.streams[sound[1]]
         span = _Span(container, stream, sound[1] if sound else None, first, *seconds)
         fine = stream.time_base.denominator                      # in its ticks, the delay of a stream is exact
@@ -484,7 +484,7 @@ def write_overlay(
     if Path(file).resolve() == Path(video).resolve(): raise ValueError(f'{file} is the video: name another')
     first = next(_timed_frames(video, 0, 'video'))[0]
     artist, (index, heard, said) = _Artist(first, boxes, hidden, title, labels), _find_sound(video)
-    ways = [] if index is None else [_Copied, _Encoded]
+    ways: list = [] if index is None else [_Copied, _Encoded]
     with atomic_path(file) as part:
         for way in [*ways, None]:
             seen, sound = Counter(), way and (way, index, heard)

@@ -23,7 +23,7 @@ from .settings import MEASURED, PrepareSettings, VideoSettings
 from .reports import ReportedRun
 from .checkpoints import checkpoint_name, read_checkpoint
 from .annotations import check_id, split_clips
-from .videos import VIDEO_ENDINGS, _frames_of, _open, _video_stream, find_videos
+from .videos import VIDEO_ENDINGS, _all_cores, _frames_of, _open, _video_stream, find_videos
 from .foreign_files import _files_state, _printable, visible_files
 from .faces import ClipFaces, store_path, write_store
 from .preparation import STORED, Source, clip_images
@@ -131,7 +131,9 @@ def list_videos(
     if not path.is_dir():
         raise FileNotFoundError(f'{path} is no file and no folder: expected a video, or a folder of videos')
     files = [f for f in visible_files(path) if f.suffix.lower() in (*VIDEO_ENDINGS, *OTHER_ENDINGS)]
-    if not files: raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like)')
+    if not files:
+        raise ValueError(f'{path} has no video ({", ".join(VIDEO_ENDINGS)} and the like); folders in it are '
+                         'not looked into')
     stems, found = [f.stem for f in files], {}
     for file in files:
         name, n = _name(file, stems.count(file.stem) > 1 or file.stem in ('faces', 'figures', 'parts')), 1
@@ -182,8 +184,8 @@ def start_videos(
     if several: check_folder(out, 'video', ['settings.json', 'videos.csv'])
     for name, place in places.items():
         check_folder(place, 'video', VIDEO_LEAVES)
-        given = s.boxes, s.detector, s.checkpoint, s.threshold, s.temperature, *(s.box_fit or ())
-        _check_inputs(place, [files[name], *given])
+        inputs: list = [s.boxes, s.detector, s.checkpoint, s.threshold, s.temperature, *(s.box_fit or ())]
+        _check_inputs(place, [files[name], *inputs])
     common = dict(origin=model_origin(saved), fit=fit, threshold=fitted_value(s.threshold, 'best_threshold'),
                   temperature=fitted_value(s.temperature, 'fitted_temperature'))
     make = lambda name, file: OwnVideo(s, places[name], file, name, **common, notes=[*notes])
@@ -219,9 +221,9 @@ def timed(
     run: OwnVideo, # gets the seconds
     stage: str, # its name
 ):
-    "Measures how long a stage takes."
+    "Measures how long a stage takes, and lets it decode the video on all cores."
     begin = time.monotonic()
-    yield
+    with _all_cores(): yield
     run.seconds[stage] = round(time.monotonic() - begin, 2)
 
 def _keep_table(table, path, key):
@@ -454,7 +456,8 @@ def draw_overlay(
         known = ', '.join(run.faces.track_id.unique())
         raise ValueError(f'keep_tracks: there is no track {unknown[0]}; the tracks are {known}')
     hidden = None if s.blur == 'none' else hidden_boxes(
-        run.faces, run.detections, s.keep_tracks, DEFAULT_FIT if s.boxes else run.fit)   # own boxes have none
+        run.faces, run.detections, [*map(str, s.keep_tracks)],
+        DEFAULT_FIT if s.boxes else run.fit)                           # own boxes have none
     shown = run.faces[['frame', 'track_id', 'x1', 'y1', 'x2', 'y2', 'score', 'looking']]
     title = f'{run.origin[0].upper()}{run.origin[1:]} ({run.model_name})'
     rows = [pd.util.hash_pandas_object(t, index=False).sum() for t in (shown, hidden) if t is not None]

@@ -31,7 +31,7 @@ def row_keys(
 # %% ../nbs/19_predictions.ipynb #labels-and-scores
 def labels_and_scores(
     predictions: pd.DataFrame,   # predictions table
-) -> tuple:                      # labels (n,) int, scores (n,) float
+) -> tuple[np.ndarray, np.ndarray]:    # labels (n,) int, scores (n,) float
     "Labels and scores of a predictions table as arrays."
     return predictions['label'].to_numpy(dtype=int), predictions['score'].to_numpy(dtype=float)
 

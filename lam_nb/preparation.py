@@ -8,6 +8,7 @@ __all__ = ['FULL_SCALE', 'STORED', 'NO_FACES', 'Source', 'clip_origins', 'find_s
 
 # %% ../nbs/17_preparation.ipynb #imports
 import glob, hashlib, json, multiprocessing, os, tempfile, time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -455,7 +456,7 @@ def prepare_faces(
     data_dir: str | Path, # root of the data
     faces_dir: str | Path, # where stores are written
     settings: PrepareSettings, # workers, shard, download, and what `prepare_clip` needs
-    without_faces: list[str] = (), # uids of clips of these splits that have no face at all
+    without_faces: Sequence[str] = (), # uids of clips of these splits that have no face at all
 ) -> pd.DataFrame: # one row per clip: as `prepare_clip` returns
     "Makes the face store of all clips of this shard, in parallel processes."
     full = settings.download == 'full_scale' or any((Path(data_dir) / f).is_dir() for f in FULL_SCALE)

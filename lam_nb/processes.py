@@ -313,8 +313,9 @@ def first_machine(
 # %% ../nbs/01_processes.ipynb #peak-mb
 def peak_mb() -> float: # MB; NaN without /proc
     "The most memory that this process has taken. (`ru_maxrss` begins with that of the process it came from.)"
-    try: return int(re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) / 1e3
-    except (OSError, TypeError): return float('nan')
+    try: found = re.search(r'VmHWM:\s+(\d+) kB', Path('/proc/self/status').read_text())
+    except OSError: found = None
+    return int(found[1]) / 1e3 if found else float('nan')
 
 # %% ../nbs/01_processes.ipynb #keep-memory
 def keep_memory() -> bool: # whether the C library could be told (glibc)

@@ -223,6 +223,7 @@ def _report_row(tag, sides, texts):
 def _cell_text(value):
     "What a cell says that is not in a column of numbers."
     if isinstance(value, bool): return 'yes' if value else 'no'
+    if isinstance(value, Markup): return value                             # a link, made by the kit
     return _number_text(value) if isinstance(value, int | float) else _short(str(value))
 
 # %% ../nbs/04_reports.ipynb #report-picture
@@ -427,10 +428,10 @@ def write_report(
     about, path = provenance(), Path(path)
     generator = f'lam_nb {about["versions"]["lam_nb"] or ""}'
     code = (about['commit'] or 'unknown')[:12] + (' with uncommitted changes' if about['dirty'] else '')
-    facts = [(name, *(fact if isinstance(fact, tuple) else (fact, ''))) for name, fact in facts.items()]
+    told = [(name, *(fact if isinstance(fact, tuple) else (fact, ''))) for name, fact in facts.items()]
     sections = [(heading, text, [_report_item(*i) for i in items])
                 for heading, text, *items in _numbered(_saved_figures(sections, path.parent))]
-    html = _TEMPLATE.render(title=title, run=path.absolute().parent.name, lead=lead, note=note, facts=facts,
+    html = _TEMPLATE.render(title=title, run=path.absolute().parent.name, lead=lead, note=note, facts=told,
                             sections=sections, style=Markup(_STYLE), generator=generator.strip(),
                             footer=f'{generator}, commit {code}, {about["started"]}')
     with atomic_path(path) as part: part.write_text(html, encoding='utf-8')

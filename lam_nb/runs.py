@@ -203,7 +203,7 @@ def _start_folder(cwd):
 
 # %% ../nbs/00_runs.ipynb #data-folders
 def data_folders(
-    settings: Settings, # has data_dir and faces_dir (None: in data_dir)
+    settings, # of a run, with data_dir and faces_dir (None: in data_dir)
 ) -> tuple[Path, Path]: # root of the data; face store
     "Where the data and the faces are."
     data_dir = project_path(settings.data_dir)

@@ -105,7 +105,8 @@ def annotate(scene: Scene, # of make_scene
     persons, looking, talking, number = [wearer], [], [], int(rng.integers(1, 60))
     for i, act in enumerate(scene.acts):
         name, first = str(i + 1), clip['video_start_frame']
-        paths = [_path(f'track_{number + j}', *track, first) for j, track in enumerate(tracks[i])]
+        paths = [_path(f'track_{number + j}', frames, boxes, first)
+                 for j, (frames, boxes) in enumerate(tracks[i])]
         number += len(paths)
         for a, b in _runs(looking_frames(gaze_angle(act['gaze_yaw'], act['gaze_pitch'])[:n])):
             looking.append(_segment(clip, name, a, b, fps, target=None, is_at_me=bool(rng.random() < .8)))
@@ -369,7 +370,7 @@ def make_sample(out_dir, # folder of the data set; made if missing, refused if i
                 width: int = 480, # of the videos in pixels, even, 160 to 3840
                 height: int = 360, # of the videos in pixels, even, 120 to 2160
                 fps: int = 30, # video and annotation frames per second, 5 to 120
-                people: tuple = None, # people per clip, least and most, from 1 to 6; None: the level's
+                people: tuple | None = None, # people per clip, least and most, from 1 to 6; None: the level's
                 looking: float = .14, # wanted fraction of looking in each clip, .02 to .9
                 level: str = 'normal', # or 'hard': small, blurred, dark, hidden faces; DIFFICULTY lists all
                 workers: int = 0, # processes, 0 to 1024; 0: as many cores as the work is worth

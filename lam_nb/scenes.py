@@ -337,7 +337,7 @@ def make_scene(rng: np.random.Generator, # source of all that varies: the same s
                seconds: float = 6., # length of the clip: n = seconds * fps frames, rounded
                size: tuple = (480, 360), # width, height in pixels
                fps: int = 30, # frames per second
-               people: tuple = None, # number of people: least and most, both included; None: the level's
+               people: tuple | None = None, # number of people: least and most, both included; None: the level's
                looking: float = .14, # wanted fraction of looking, 0..1, of all people and frames together
                level: str = 'normal', # how hard: a column of DIFFICULTY
               ) -> Scene: # n + 1 states: annotation frames 0 to n
@@ -431,7 +431,7 @@ def _blur(img, move, shutter=.5):
 # %% ../nbs/12_scenes.ipynb #render-frame
 def render_frame(scene: Scene, # of make_scene
                  k: int, # annotation frame, 0 to scene.n
-                 bodies: list = None, # of _bodies, for many frames of a scene; None: cast here
+                 bodies: list | None = None, # of _bodies, for many frames of a scene; None: cast here
                 ) -> np.ndarray: # (H, W, 3) uint8, RGB
     "The frame that the camera records at annotation frame k."
     bodies = bodies or _bodies(scene)

@@ -56,7 +56,7 @@ def row_properties(
     return facts
 
 # %% ../nbs/31_slices.ipynb #class-names
-EDGES = dict(
+EDGES: dict[str, tuple] = dict(
     face_size=('face size, pixels', [0, 24, 32, 48, 64, 96, 128, 192, np.inf]),
     brightness=('brightness, 0 to 255', [0, 48, 80, 112, 144, 176, 256]),
     head_angle=('head turned away, degrees', [0, 10, 20, 30, 45, 60, 90, 181]),

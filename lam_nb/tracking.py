@@ -8,6 +8,7 @@ __all__ = ['LEAST', 'DEFAULT_FIT', 'BEYOND', 'small_frame', 'is_cut', 'detect_fa
 
 # %% ../nbs/42_tracking.ipynb #imports
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -98,8 +99,8 @@ def detect_faces(
             due = at + every
         before = small
         if progress: progress.update(over - begin)
-    rows = np.concatenate(rows or [np.zeros((0, 6))])
-    table = pd.DataFrame(rows, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
+    every_row = np.concatenate(rows or [np.zeros((0, 6))])
+    table = pd.DataFrame(every_row, columns=['frame', *_BOX, 'confidence']).astype({'frame': int})
     table.attrs = dict(cuts=cuts, first=first, stop=max(over, first), every=every)
     return table
 
@@ -369,15 +370,15 @@ def box_fit_sections(
 def hidden_boxes(
     faces: pd.DataFrame, # the tracks
     detections: pd.DataFrame | None, # what the detector found; None: nothing
-    keep: list[str] = (), # tracks whose faces stay
+    keep: Sequence[str] = (), # tracks whose faces stay
     fit: dict = DEFAULT_FIT, # of the detections to the tracks
 ) -> pd.DataFrame: # frame, x1, y1, x2, y2
     "What is blurred."
     kept = faces[faces.track_id.isin(keep)]
     tables = [_longer(faces[~faces.track_id.isin(keep)])]
     if detections is not None and len(detections):
-        every = dict(confidence=LEAST, max_gap=1, min_track=0, min_face=0)
-        loose = _longer(fit_to_annotators(track_faces(detections, **every), fit))
+        every = track_faces(detections, confidence=LEAST, max_gap=1, min_track=0, min_face=0)
+        loose = _longer(fit_to_annotators(every, fit))
         tables.append(_not_kept(loose, kept))
     return pd.concat(tables).query('frame >= 0').sort_values('frame', ignore_index=True)
 

@@ -58,7 +58,7 @@ class Run:
     average: nn.Module | None = None             # moving average of the model, with `ema`
     averaged: int = 0                            # steps in that average
     group: object = None                         # for short messages between the processes; None: one process
-    scaler: object = None                        # torch.amp.GradScaler, in fp16
+    scaler: torch.amp.GradScaler | None = None   # in fp16
     writer: Background = field(default_factory=Background)         # writes checkpoints beside the training
     saved: float = field(default_factory=time.monotonic)           # when the last one was begun
     epoch: int = 0                               # epochs finished
@@ -94,7 +94,7 @@ def make_optimizer(
     settings: TrainSettings, # lr, weight_decay, precision; encoder_lr_ratio, layer_decay
 ) -> torch.optim.Optimizer:
     "Adam for all weights, or AdamW with decay of matrices and convolutions; an encoder learns at lower rates."
-    options = dict(lr=settings.lr, fused=None if settings.precision == 'fp32' else True)
+    options: dict = dict(lr=settings.lr, fused=None if settings.precision == 'fp32' else True)
     if not settings.weight_decay and not isinstance(model, EncoderHead):
         return torch.optim.Adam(model.parameters(), **options)
     kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
@@ -121,7 +121,7 @@ def model_for(
         raise ValueError(f'{settings.model} takes crops of {model.size} pixels, image_size is '
                          f'{settings.image_size}: use image_size = {model.size} or null')
     if settings.freeze_trunk: freeze_backbone(model)
-    if settings.model == 'EncoderHead': tune_encoder(model.encoder, settings.tune)
+    if settings.model == 'EncoderHead': tune_encoder(model.get_submodule('encoder'), settings.tune)
     return model
 
 def _model_options(settings):
@@ -148,7 +148,7 @@ def new_run(
     if pretrained: _load_first_weights(model, settings)
     # fp32 computes in the official order, to the last bit on the CPU
     layout = torch.contiguous_format if settings.precision == 'fp32' else torch.channels_last
-    model = model.to(device, memory_format=layout)
+    model = model.to(device).to(memory_format=layout)
     run = Run(settings, model, make_optimizer(model, settings), project_path(settings.out_dir))
     if settings.ema: run.average = copy.deepcopy(model).requires_grad_(False)
     if half_type(settings.precision, device) == torch.float16: run.scaler = torch.amp.GradScaler(device.type)
@@ -391,7 +391,7 @@ def train_epoch(
     log = _EpochLog(run, data, batches, progress)
     model.train()
     if run.settings.freeze_trunk: freeze_backbone(run.model)
-    if run.epoch < run.settings.freeze_epochs: run.model.encoder.eval()     # its batch norms wait, too
+    if run.epoch < run.settings.freeze_epochs: run.model.get_submodule('encoder').eval()    # batch norms wait
     with stop_requests() as asked:
         for batch in log.load():
             fraction, last = _set_step(run, data, batches)
@@ -420,7 +420,7 @@ def validate(
     s = run.settings
     readers = 0 if s.num_workers == 'auto' else s.num_workers
     faces = min(256, s.batch_size * getattr(run.model, 'window', 7))     # so many fit: they did with gradients
-    options = dict(size=run.size, num_workers=readers, precision=s.precision, batch_size=faces)
+    options: dict = dict(size=run.size, num_workers=readers, precision=s.precision, batch_size=faces)
     predictions = predict(run.trained, faces_dir, clips, s.val_stride, **options, **run.given)
     if predictions is None: return dict.fromkeys(_METRICS)
     metrics = lam_metrics(predictions) | dict(val_loss=score_loss(predictions, weights))

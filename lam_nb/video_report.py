@@ -142,7 +142,7 @@ def looks_timeline(
         _draw_lane(ax, -i, faces[faces.track_id == track].sort_values('frame'), threshold)
         if crops and track in crops:
             icon = OffsetImage(crops[track], zoom=22 / len(crops[track]))
-            at = dict(xycoords=('axes fraction', 'data'), boxcoords='offset points', frameon=False)
+            at: dict = dict(xycoords=('axes fraction', 'data'), boxcoords='offset points', frameon=False)
             ax.add_artist(AnnotationBbox(icon, (0, .4 - i), (-34, 0), **at))
     ax.set(yticks=[.4 - i for i in range(len(tracks))], yticklabels=[t[:8] for t in tracks],
            ylim=(-len(tracks) + .9, 1), xlim=span,

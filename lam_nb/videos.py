@@ -8,6 +8,8 @@ __all__ = ['VIDEO_ENDINGS', 'video_frames', 'find_videos', 'frame_files', 'folde
 
 # %% ../nbs/15_videos.ipynb #imports
 import glob, math, re, wave
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -67,7 +69,8 @@ def _frames_since(container, stream, seconds):
 # %% ../nbs/15_videos.ipynb #open-video
 _KINDS = 'mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,mjpeg,ivf,flv,ogg,asf'
 _HINTS = {b'version https://git-lfs': 'it is a pointer of git-LFS: run git lfs pull', b'<': 'it is a web page',
-          b'#EXTM3U': 'it is a playlist', b'ffconcat': 'it is a playlist'}
+          b'#EXTM3U': 'it is a playlist', b'ffconcat': 'it is a playlist',
+          b'GIF8': 'it is an image', b'\x89PNG': 'it is an image', b'\xff\xd8\xff': 'it is an image'}
 
 def _hint(path):
     "What a file that cannot be opened seems to be; '' where nothing is known."
@@ -88,6 +91,15 @@ def _open(path):
     try: return av.open(file, options=size, container_options=allowed)
     except av.FFmpegError as e: raise ValueError(f'{path} cannot be decoded: {e.strerror}{_hint(path)}') from e
 
+_threads = ContextVar('threads', default=1)                     # one process per clip uses the cores better
+
+@contextmanager
+def _all_cores():
+    "Meanwhile, in this thread, a video is decoded on all cores: for a process that has one video."
+    token = _threads.set(0)
+    try: yield
+    finally: _threads.reset(token)
+
 def _video_stream(container, path, **options):
     "The video stream of an opened file; ValueError if there is none, or its frames are absurdly large."
     stream = container.streams.best('video')
@@ -96,7 +108,7 @@ def _video_stream(container, path, **options):
     if (pixels := stream.width * stream.height) > PIXELS:
         raise ValueError(f'{path} has frames of {pixels:,} pixels; more than {PIXELS:,} are not decoded')
     stream.codec_context.options = options | dict(max_pixels=str(PIXELS))        # where a later frame is larger
-    stream.thread_count = 1                                      # one process per clip uses the cores better
+    stream.thread_count, stream.thread_type = _threads.get(), 'AUTO'
     return stream
 
 # %% ../nbs/15_videos.ipynb #timed-frames

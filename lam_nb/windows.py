@@ -9,6 +9,7 @@ __all__ = ['KEPT_SHARPNESS', 'window_rows', 'sharpness_rank', 'places_without', 
 
 # %% ../nbs/20_windows.ipynb #imports
 import mmap, re, signal
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +99,7 @@ def drop_blurred(
 _SAME = 'image_size', 'image_format', 'quality', 'labels', 'max_gap'     # of all stores
 
 def check_stores(
-    stores: list[ClipFaces], # that are used together
+    stores: Iterable[ClipFaces], # that are used together
 ) -> None:
     "ValueError if face stores were made with different settings."
     made = {}                                                 # setting -> value -> clip of the first such store
@@ -281,12 +282,12 @@ class FaceWindows:
 
     def __getitem__(self, i: int): return {k: v[0] for k, v in self.__getitems__([i]).items()}
 
-    def __getitems__(self, items: list[int]): # images (B, T, size, size, 3) uint8 RGB; label, item (B,) int64
+    def __getitems__(self, items: list | np.ndarray): # images (B, T, size, size, 3) uint8 RGB; label, item (B,)
         images = np.empty((len(items), self.length, self.size, self.size, 3), np.uint8)
         self.read_into(images, items)
         return dict(images=images, **self.known(items))
 
-    def known(self, items: list[int]): # label, item (B,) int64; numbers (B, T, K) float32: what needs no image
+    def known(self, items: list | np.ndarray): # label, item (B,) int64; numbers (B, T, K) float32; no image
         batch = dict(label=self.labels[items].astype(np.int64), item=np.asarray(items))
         if not self.names: return batch
         numbers = [self.numbers[clip][rows] for clip, rows in zip(self.clip[items], self.rows[items])]
@@ -295,7 +296,7 @@ class FaceWindows:
     @cached_property
     def scales(self): return _scales(self.numbers, self.names) # mean (K,), sd (K,) over all faces of the clips
 
-    def read_into(self, images: np.ndarray, items: list[int]): # fills images (B, T, size, size, 3) uint8 RGB
+    def read_into(self, images: np.ndarray, items: list | np.ndarray): # fills images (B, T, size, size, 3)
         faces, first = images.reshape(-1, self.size, self.size, 3), {}                 # (B*T, size, size, 3)
         clips = np.repeat(self.clip[items], self.length).tolist()
         for i, face in enumerate(zip(clips, self.rows[items].ravel().tolist())):

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-SHELVES = {0: 'The workshop', 1: 'Data', 2: 'Learning', 3: 'Understanding', 4: 'Use', 5: 'Talking to me'}
+SHELVES = {0: 'The workshop', 1: 'Data', 2: 'Learning', 3: 'Understanding', 4: 'Use', 5: 'Talking to me', 6: 'Share and repeat'}
 METHOD = ['10_annotations', '20_windows', '21_models', '26_training', '24_evaluation']        # to be read first
 BEGIN, END = '<!-- chapters: made by scripts/chapters.py -->', '<!-- end of chapters -->'
 

@@ -24,7 +24,7 @@ MINI = ROOT.parent / 'shared' / 'ego4d_mini'
 
 
 SLOW = [f'test_{name}.py' for name in (
-    'run_notebooks training_processes null_gpu training comparison inference training_options training_report runs '
+    'run_notebooks studies training_processes null_gpu training comparison inference training_options training_report runs '
     'report_sections command preparation slurm own_model windows folders').split()]
 
 

@@ -13,7 +13,7 @@ from lam_nb.annotations import split_clips
 from lam_nb.command import _check_report, checked_run, command
 from lam_nb.launching import main
 from lam_nb.runs import _SYNONYMS, _nearest, check_parameters, read_recipe, write_json
-from lam_nb.settings import RUNS, CompareSettings, EvaluateSettings, PrepareSettings, TrainSettings
+from lam_nb.settings import COMMANDS, RUNS, CompareSettings, EvaluateSettings, PrepareSettings, TrainSettings
 
 
 def papermills(cls, name, text):
@@ -52,7 +52,7 @@ def test_a_number_or_a_path(text, value):
     assert papermills(EvaluateSettings, 'temperature', text) == value
 
 
-TEXTS = [(cls, name) for cls in RUNS.values() for name, field in cls.model_fields.items()
+TEXTS = [(cls, name) for cls in (RUNS | COMMANDS).values() for name, field in cls.model_fields.items()
          if 'str' in str(field.annotation) or 'Literal' in str(field.annotation)]
 
 
@@ -140,12 +140,12 @@ def test_every_synonym_leads_to_a_parameter():
             assert ours in meant or not meant, f'{other} leads to {meant}, not to {ours}'
 
 
-@pytest.mark.parametrize('arguments', [[], ['-h'], ['--help'], *([name, '--help'] for name in RUNS)])
+@pytest.mark.parametrize('arguments', [[], ['-h'], ['--help'], *([name, '--help'] for name in RUNS | COMMANDS)])
 def test_help_names_every_parameter_with_its_default_and_purpose(arguments, capsys):
     command(arguments)
     said = capsys.readouterr().out
     assert said.startswith('usage: lam_nb') and all(f'  {name}' in said for name in RUNS) or len(arguments) == 2
-    for name in RUNS[arguments[0]].model_fields if len(arguments) == 2 else ():
+    for name in (RUNS | COMMANDS)[arguments[0]].model_fields if len(arguments) == 2 else ():
         line, purpose = re.search(rf'(?m)^  {name}=(.*)\n {{8}}(.+)$', said).groups()
         assert re.search('true|text|number|null|\\w [|] ', line) and len(purpose) > 5, line
     assert max(map(len, said.splitlines())) <= 112 and 'None' not in said

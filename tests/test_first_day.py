@@ -21,7 +21,7 @@ from lam_nb.data_checks import load_segments
 from lam_nb.faces import ClipFaces, encode_face, store_path
 from lam_nb.first_day import annotated_table, disk_table, expected_table, find_clips, open_clips, start_check, stray_files
 from lam_nb.first_day_report import (
-    align_clips, cut_window, draw_rows, estimate_costs, first_day_sections, verdict, write_first_day)
+    align_clips, cut_window, draw_rows, estimate_costs, first_day_sections, data_verdict, write_first_day)
 from lam_nb.preparation import clip_origins
 from lam_nb.settings import CheckSettings
 
@@ -73,7 +73,7 @@ def files_of(root):
 def test_whole_data_are_ready(data, tmp_path):
     before = files_of(data)
     run, parts = look(data, tmp_path / 'out')
-    assert [p for p in run.problems if p['level'] != 'note'] == [] and verdict(run).startswith('Ready to prepare')
+    assert [p for p in run.problems if p['level'] != 'note'] == [] and data_verdict(run).startswith('Ready to prepare')
     assert (run.clips.state == 'good').all() and len(run.clips) == 4
     sections = first_day_sections(run, *parts, estimate_costs(run), align_clips(run))
     report = write_first_day(run, sections)
@@ -100,7 +100,7 @@ def empty_list(root): (root / 'split/train.list').write_text('\n')
 def test_annotations_that_cannot_be_used_stop_it(data, tmp_path, damage, words):
     damage(data)
     run, _ = look(data, tmp_path / 'out')
-    assert words in told(run, 'stops') and verdict(run).startswith('Not ready')
+    assert words in told(run, 'stops') and data_verdict(run).startswith('Not ready')
     assert 'val' in run.tables or damage is without
 
 
@@ -145,7 +145,7 @@ def test_a_clip_that_cannot_be_used_loses_data(data, tmp_path, damage, words):
     damage(data)
     run, _ = look(data, tmp_path / 'out')
     assert words in told(run, 'loses') and '1 of 2 clips of train' in told(run, 'loses') and not told(run, 'stops')
-    assert run.clips.state.isin(['missing', 'broken']).sum() == 1 and verdict(run).startswith('It can be prepared, but not all')
+    assert run.clips.state.isin(['missing', 'broken']).sum() == 1 and data_verdict(run).startswith('It can be prepared, but not all')
     assert all('ego4d -o' in p['do'] for p in run.problems if p['level'] == 'loses')
 
 
@@ -251,7 +251,7 @@ def test_what_nobody_may_read(data, what):
             os.seteuid(user)
             (root / what).chmod(0o755)
         report = write_first_day(run, first_day_sections(run, *parts, estimate_costs(run), align_clips(run)))
-        assert 'Permission denied' in told(run, 'stops') and verdict(run) in report.read_text()
+        assert 'Permission denied' in told(run, 'stops') and data_verdict(run) in report.read_text()
 
 
 def test_a_check_that_fails_in_a_new_way_does_not_stop_the_others(data, tmp_path, monkeypatch):
@@ -268,7 +268,7 @@ def test_no_data_at_all(tmp_path, what, capsys):
     if what == 'empty folder': root.mkdir()
     run, parts = look(root, tmp_path / 'out')
     report = write_first_day(run, first_day_sections(run, *parts, estimate_costs(run), align_clips(run)))
-    assert verdict(run).startswith('Not ready') and verdict(run) in capsys.readouterr().out and report.exists()
+    assert data_verdict(run).startswith('Not ready') and data_verdict(run) in capsys.readouterr().out and report.exists()
     assert len(run.problems) == (4 if what == 'empty folder' else 1) and (what == 'empty folder') == root.is_dir()
 
 
@@ -276,7 +276,7 @@ def test_clips_that_were_not_opened_are_said(data, tmp_path, monkeypatch):
     run, _ = look(data, tmp_path / 'out')
     run.clips['state'] = 'there'
     run.settings = run.settings.model_copy(update=dict(seconds=0))
-    assert not len(open_clips(run)) and '4 of 4 clips were not opened in time' in verdict(run)
+    assert not len(open_clips(run)) and '4 of 4 clips were not opened in time' in data_verdict(run)
 
 
 def test_counts_are_compared_with_those_of_ego4d(data, tmp_path, monkeypatch):

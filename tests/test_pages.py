@@ -8,8 +8,8 @@ import pytest
 import yaml
 from gates import ROOT
 
-from lam_nb.command import checked_run
-from lam_nb.settings import RUNS
+from lam_nb.command import checked_export, checked_run
+from lam_nb.settings import COMMANDS, RUNS
 
 PAGES = {name: (ROOT / name).read_text(encoding='utf-8') for name in ('README.md', 'CONTRIBUTING.md')}
 README = PAGES['README.md']
@@ -79,12 +79,13 @@ def test_files_exist(name):
 @pytest.mark.parametrize('given', run_lines(README), ids=' '.join)
 def test_commands_of_the_readme_are_accepted(given, monkeypatch):
     monkeypatch.chdir(ROOT)
-    notebook, report, parameters = checked_run(given[0], given[1:])
-    assert notebook == ROOT / f'nbs/{given[0]}.ipynb'
+    if given[0] in COMMANDS: assert checked_export(given[1:])
+    else: assert checked_run(given[0], given[1:])[0] == ROOT / f'nbs/{given[0]}.ipynb'
 
 
 def test_the_whole_way_is_shown():
-    assert {words[0] for words in run_lines(README)} == {'check', 'prepare', 'train', 'evaluate', 'compare', 'ensemble', 'video'}
+    runs = 'check prepare train evaluate compare ensemble video export study'
+    assert {words[0] for words in run_lines(README)} == {*runs.split()}
     assert any('nbs/recipes/official.yaml' in words for words in run_lines(README))
 
 
@@ -93,10 +94,10 @@ def test_values_in_the_text_are_accepted(pair):
     values = [value.replace('$SLURM_ARRAY_TASK_ID', '3') for value in pair.split()]
 
     def fits(name):
-        try: return bool(checked_run(name, values))
+        try: return bool(checked_run(name, values) if name in RUNS else checked_export(values))
         except ValueError: return False
     refused = pair == 'learning_rate=0.1'
-    assert any(map(fits, RUNS)) != refused, f'no run takes {pair}'
+    assert any(map(fits, RUNS | COMMANDS)) != refused, f'no run takes {pair}'
 
 
 def test_code_of_the_readme_is_narrow_and_readable():
