@@ -62,9 +62,10 @@ class FirstDay(ReportedRun):
     def store(self) -> Path: return data_folders(self.settings)[1]
 
     @property
-    def is_sample(self) -> bool: return (self.root / 'sample.json').exists()
+    def is_sample(self) -> bool: return os.path.exists(self.root / 'sample.json')
 
     def tell(self, level: str, what: str, do: str = ''):
+        if 'Permission denied' in what: do = 'you may not read this: ask the owner of the data for that right'
         problem = dict(level=level, what=_printable(what.strip().rstrip('.')), do=_printable(do))
         if problem not in self.problems: self.problems.append(problem)
 
@@ -122,9 +123,9 @@ def disk_table(
     with checking(run, run.settings.data_dir):
         found = [(what, run.root.glob(p)) for what, patterns in _FILES.items() for p in patterns]
         files = [(what, f) for what, several in found for f in sorted(several)]
-        rows += [(what, f, 1, f.stat().st_size, True) for what, f in files if f.is_file()]
+        rows += [(what, f, 1, f.stat().st_size, True) for what, f in files if os.path.isfile(f)]
         folders = [(what, run.root / name) for what, names in _FOLDERS.items() for name in names]
-        rows += [(what, f, *_count_files(f, until)) for what, f in folders if f.is_dir()]
+        rows += [(what, f, *_count_files(f, until)) for what, f in folders if os.path.isdir(f)]
     run.places = pd.DataFrame(rows, columns=_PLACES)
     run.places['where'] = [_printable(str(f.relative_to(run.root))) for f in run.places['where']]
     return run.places
@@ -355,7 +356,7 @@ def stray_files(
     rows = []
     for name, known in places.items():
         with checking(run, name, 'loses'):
-            for file in sorted((run.root / name).iterdir()) if (run.root / name).is_dir() else []:
+            for file in sorted((run.root / name).iterdir()) if os.path.isdir(run.root / name) else []:
                 why = _stray(file, known, whole)
                 if why: rows.append((_printable(f'{name}/{file.name}'), file.lstat().st_size, why))
     table = pd.DataFrame(rows, columns=['file', 'bytes', 'why'])

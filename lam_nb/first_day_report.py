@@ -304,7 +304,7 @@ def _window_section(run, n=5):
             'these faces, and is it right?')
     caption = 'Drawn at random from different clips: looking (orange) and not looking (blue).'
     figure = figures.gallery(*zip(*shown), columns=1)
-    figure.set_size_inches(1.8 * figure.get_size_inches())       # they are to be looked at
+    figure.set_size_inches(figure.get_size_inches() * (1.8, 1.4))        # they are to be looked at
     return [('Five windows', text, (run.save(figure, 'windows'), caption))]
 
 # %% ../nbs/47_first_day_report.ipynb #first-day-sections
@@ -344,7 +344,7 @@ def _clip_section(run, sizes):
     states = run.clips.groupby(['split', 'state']).size().unstack(fill_value=0).reset_index()
     bad = run.clips[run.clips.state.isin(['missing', 'broken']) | (run.clips.note != '')]
     bad = bad.assign(what=bad.fault.where(bad.fault != '', bad.note))
-    bad = bad[['split', 'clip_uid', 'state', 'file', 'what']].map(_printable)
+    bad = bad[['split', 'clip_uid', 'what', 'file']].map(_printable)
     items = (sizes, 'Clips that fit, by size.'), (bad, 'Clips that are missing, broken or unusual.')
     return ('Clips', text, states.rename_axis(columns=None), *(item for item in items if len(item[0])))
 
@@ -370,7 +370,7 @@ def write_first_day(
     print(said)
     for p in problems: print(f'[{p["level"]}] {p["what"]}' + f'\n{p["do"]}' * bool(p['do']))
     lead = f'Run {run_name(run.out)}: {", ".join(run.settings.splits)} in {run.root.name}.'
-    note = f'{said} {made_up_note(run.root)}'.strip()
+    note = f'{said} {made_up_note(run.root)}' if run.is_sample else said
     report = write_report(run.out / 'report.html', 'First day', lead, _facts(run), sections, note)
     end_run(run.out)
     return show_report(report)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -234,14 +235,23 @@ def test_no_permission_is_a_line(data, tmp_path, monkeypatch, name, level):
     monkeypatch.setattr(first_day, name, refused)
     run, _ = look(data, tmp_path / 'out')
     assert 'Permission denied' in told(run, level)
+    assert all('ask the owner' in p['do'] for p in run.problems if 'Permission denied' in p['what'])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything')
-def test_folders_that_nobody_may_read(data, tmp_path):
-    (data / 'videos').chmod(0)
-    try: run, _ = look(data, tmp_path / 'out')
-    finally: (data / 'videos').chmod(0o755)
-    assert data_verdict(run).startswith('Not ready')
+@pytest.mark.parametrize('what', ['videos', 'json', 'split', 'videos_challenge', '.', 'json/av_val.json'])
+def test_what_nobody_may_read(data, what):
+    "Root may read everything, so it looks as another user, in a folder that others can reach."
+    with tempfile.TemporaryDirectory() as base:
+        root, out, user = Path(shutil.copytree(data, f'{base}/data')), Path(base) / 'out', os.geteuid()
+        for folder in (Path(base), out): folder.mkdir(exist_ok=True), folder.chmod(0o777)
+        (root / what).chmod(0)
+        if user == 0: os.seteuid(65534)
+        try: run, parts = look(root, out / 'run') if os.access(base, os.R_OK, effective_ids=True) else pytest.skip('nobody gets there')
+        finally:
+            os.seteuid(user)
+            (root / what).chmod(0o755)
+        report = write_first_day(run, first_day_sections(run, *parts, estimate_costs(run), align_clips(run)))
+        assert 'Permission denied' in told(run, 'stops') and data_verdict(run) in report.read_text()
 
 
 def test_a_check_that_fails_in_a_new_way_does_not_stop_the_others(data, tmp_path, monkeypatch):
