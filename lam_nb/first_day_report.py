@@ -232,7 +232,8 @@ def _to_be_done(run):
     there, lost = (clips[clips.state.isin(states)] for states in (('good', 'there'), ('missing', 'broken')))
     train, crops = run.tables.get('train'), places[places.what == 'challenge crops'].bytes.sum()
     return dict(
-        frames=int(sum(spans)), faces=sum(map(len, tables)), clip_bytes=int(there.drop_duplicates('file').bytes.sum()),
+        frames=int(sum(spans)), faces=sum(map(len, tables)),
+        clip_bytes=int(there.drop_duplicates('file').bytes.sum()),
         missing_bytes=int(len(lost) * there.bytes.mean()) if len(there) else 0,
         crop_bytes=int(crops) * ('test' in run.settings.splits),
         windows=0 if train is None else int(sample_rows(train, STRIDE).sum()))

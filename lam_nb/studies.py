@@ -184,6 +184,16 @@ def _needed(name, entry, entries, overrides, settings):
             if other not in entries: raise ValueError(f'it needs {other!r}: {_not_known(other, [*entries])}')
     return dict.fromkeys(needs)
 
+def _check_stores(plan):
+    "ValueError where two preparations would write the same faces."
+    makes = {}
+    for run in plan.values():
+        for split in run.settings.splits if run.notebook == 'prepare' else ():
+            first = makes.setdefault((data_folders(run.settings)[1], split), run.name)
+            if first != run.name:
+                raise ValueError(f'{first} and {run.name} would write the same faces ({split}): give each a '
+                                 'faces_dir of its own')
+
 # %% ../nbs/61_studies.ipynb #plan-study-function
 def plan_study(
     settings: StudySettings, # checked parameters
@@ -212,16 +222,6 @@ def _add(plan, run):
         raise ValueError(f'{run.name}: several runs would have this folder, or its name is too long: change '
                          'the values of the grid')
     plan[run.name] = run
-
-def _check_stores(plan):
-    "ValueError where two preparations would write the same faces."
-    makes = {}
-    for run in plan.values():
-        for split in run.settings.splits if run.notebook == 'prepare' else ():
-            first = makes.setdefault((data_folders(run.settings)[1], split), run.name)
-            if first != run.name:
-                raise ValueError(f'{first} and {run.name} would write the same faces ({split}): give each a '
-                                 'faces_dir of its own')
 
 def _check_names(settings, entries, plan, overrides):
     "ValueError for names that no run has."
