@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .runs import Progress, atomic_path
 from .videos import (
-    _all_cores, _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream)
+    _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream)
 from .figures import DARK, LOOKING, NOT_LOOKING
 
 # %% ../nbs/43_overlay.ipynb #planes
@@ -451,8 +451,9 @@ def _written(media, stream, span, output, artist, seen):
 def _write(video, file, first, artist, sound, seconds, progress, seen):
     "Writes an overlay with the sound `(way, index, first frame)`, or none."
     import av
-    with _all_cores(), _open(video) as container:
+    with _open(video) as container:
         stream, sound = _video_stream(container, video), list(sound or [])
+        stream.thread_count, stream.thread_type = 0, 'SLICE'     # by frames, a cut-off file would end elsewhere
         if sound: sound[1] = container.streams[sound[1]]
         span = _Span(container, stream, sound[1] if sound else None, first, *seconds)
         fine = stream.time_base.denominator                      # in its ticks, the delay of a stream is exact
