@@ -392,7 +392,7 @@ _FLIPPED: dict[str, dict] = dict(
 class StudySettings(Settings):
     "Parameters of study.ipynb: the file of a study."
     title: str = 'Study'                            # heading of the report
-    runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 61
+    runs: _Runs = Field(_FLIPPED, min_length=1)     # name: notebook, parameters, grid ...; see 63
     common: _Mapping = {}                           # parameters of all runs that take them
     data_dir: str | None = None                     # root of the data of all runs; None: as the runs say
     override: list[str] = []                        # name=value or run.name=value: they win

@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 CELL_LINES, FUNCTION_LINES, LINE_WIDTH = 50, 40, 112             # JupyterLab shows 112 characters beside its file list
-CHAPTER_CELLS, CHAPTER_LINES = 80, 500                           # lines: exported ones; `figures` is a collection and may have more
+CHAPTER_CELLS, CHAPTER_LINES = 80, 450                           # lines: exported ones; `figures` is a collection and may have more
 RUN_CELLS, RUN_LINES, RUN_CELL_LINES = 25, 90, 12
 NOTEBOOK_BYTES, PICTURE_BYTES = 300_000, 100_000
 PACKAGE = 'lam_nb'
@@ -134,7 +134,7 @@ def language(nb: Notebook) -> list[str]:
 
 
 def chapter_size(nb: Notebook) -> list[str]:
-    "A chapter has at most 80 cells, and exports at most 500 lines (`figures` more: it is a collection)."
+    "A chapter has at most 80 cells, and exports at most 450 lines (`figures` more: it is a collection)."
     lines = sum(len(code_lines(c)) for c in nb.cells if c.exported)
     found = [f'{len(nb.cells)} cells, at most {CHAPTER_CELLS}: split it where it holds two themes'] if len(nb.cells) > CHAPTER_CELLS else []
     too_many = lines > CHAPTER_LINES and nb.module != 'figures'

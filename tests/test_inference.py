@@ -19,7 +19,7 @@ from lam_nb.data_checks import stored_clips
 from lam_nb.decisions import fitted_notes
 from lam_nb.inference import fast_copy, mean_logit, predict, sigmoid
 from lam_nb.scoring import (
-    EvaluateSettings, ensemble_scores, fit_temperature, fitted_value, load_model, predict_split, smooth_scores)
+    EvaluateSettings, ensemble_scores, fit_temperature, fitted_value, load_model, predict_split, smooth_scores, weights_hash)
 from lam_nb.models import BaselineLSTM, GazeLSTM, normalise, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.windows import FaceWindows
@@ -171,7 +171,7 @@ def test_killed_run_goes_on_with_the_clips_that_are_not_done(tmp_path):
     assert 2 <= len(done) < 5
     again = predict_split(settings)
     assert all((p.stat().st_mtime_ns, p.stat().st_ino) == stamp for p, stamp in done.items()), 'a finished clip was computed again'
-    assert {k: again.attrs[k] for k in ("clips", "kept_clips")} == dict(clips=5, kept_clips=len(done))
+    assert again.attrs == dict(clips=5, kept_clips=len(done), weights_hash=[weights_hash(load_model(settings.checkpoint)[0])])
     pd.testing.assert_frame_equal(again, whole, check_exact=True)
 
 

@@ -18,10 +18,12 @@ from lam_nb.encoders import EncoderHead
 from lam_nb.faces import ClipFaces
 from lam_nb.inference import predict
 from lam_nb.models import BaselineLSTM, GazeLSTM, load_weights, make_model, read_checkpoint, save_checkpoint
+from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
 from lam_nb.runs import write_json
 from lam_nb.scoring import load_model, weights_hash
 from lam_nb.settings import ExportSettings
-from lam_nb.sharing import WindowGraph, check_target, comparison_windows, export_model
+from lam_nb.onnx_export import WindowGraph, comparison_windows
+from lam_nb.sharing import check_target, export_model
 
 MODELS = '''
 import torch.nn.functional as F
@@ -216,7 +218,36 @@ def test_no_folder_of_the_machine_is_given_away(plain):
     assert 'sample' in json.loads((plain / 'config.json').read_text())['settings']['data_dir']
 
 
+@pytest.mark.parametrize('options', [dict(limit=float('inf')), dict(scale=torch.ones(2))], ids=['inf', 'tensor'])
+def test_options_that_json_cannot_hold_are_refused(tmp_path, options):
+    checkpoint = save_checkpoint(tmp_path / 'a.pt', BaselineLSTM(), model_options=options)
+    with pytest.raises(ValueError, match='model_options of the checkpoint cannot be written'): exported(checkpoint, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_card_of_a_model_that_reads_features_does_not_speak_of_crops(tmp_path):
+    card = (exported(save_checkpoint(tmp_path / 'a.pt', EncoderHead('files', dim=8)), tmp_path / 'out') / 'README.md').read_text()
+    assert 'From the features of' in card and 'features_dir' in card and 'RGB' not in card and 'library of the encoder' not in card
+
+
+def test_a_header_that_takes_minutes_is_refused(shared):
+    tensors = {f'w{i}': dict(dtype='F32', shape=[0], data_offsets=[0, 0]) for i in range(30_000)}
+    rewrite(shared, raw=header(**tensors))
+    with pytest.raises(ValueError, match='a header of'): load_model(shared)
+
+
 # ---- where it is written
+
+def test_an_export_that_is_interrupted_at_its_end_leaves_what_was_there(shared, tmp_path, monkeypatch):
+    before, real = {f.name: f.read_bytes() for f in shared.iterdir()}, os.rename
+
+    def interrupted(old, new, **more):
+        if Path(new).resolve() == shared.resolve() and '.old' not in str(old): raise KeyboardInterrupt
+        return real(old, new, **more)
+    for name in ('rename', 'replace'): monkeypatch.setattr(os, name, interrupted)
+    with pytest.raises(KeyboardInterrupt): exported(shared, shared, name='second')
+    assert {f.name: f.read_bytes() for f in shared.iterdir()} == before and not [*tmp_path.glob('.*')]
+
 
 def test_only_an_export_that_nobody_has_changed_is_replaced(shared, plain, tmp_path):
     check_target(shared)
@@ -380,6 +411,7 @@ def test_any_number_of_windows_scores_as_by_pytorch(onnx, make, sample, tmp_path
     out = exported(checkpoint, tmp_path / 'shared', onnx=True)
     about = json.loads((out / 'export.json').read_text())['onnx']
     assert about['largest_difference'] < 1e-5 and about['of'] == 'the face store of sample' and about['batches'][:3] == [1, 2, 5]
+    assert not any(place.encode() in (out / 'model.onnx').read_bytes() for place in (str(ROOT), sys.prefix, 'sharing.py'))
     session = onnxruntime.InferenceSession(str(out / 'model.onnx'))
     if model.numbers: given['numbers'][:3] = np.nan                                # not known
     with torch.inference_mode(): ours = WindowGraph(model)(*map(torch.from_numpy, given.values())).numpy()
@@ -425,6 +457,28 @@ def bare(tmp_path_factory):
     assert run('-c', 'import numpy, cv2, onnxruntime').returncode == 0
     for name in ('torch', 'lam_nb', 'pandas'): assert f"No module named '{name}'" in run('-c', f'import {name}').stderr
     return run
+
+
+@pytest.mark.slow
+def test_the_example_resizes_and_orders_as_the_kit(onnx, bare, sample, tmp_path):
+    "The challenge's crops have another size than the model's; without loss in the store, the scores are equal."
+    torch.manual_seed(0)
+    model = spread(BaselineLSTM(), comparison_windows(BaselineLSTM(), 64, sample / 'faces', n=11))
+    checkpoint = save_checkpoint(tmp_path / 'a.pt', model, image_size=64, settings=dict(data_dir=str(sample)))
+    out, settings = exported(checkpoint, tmp_path / 'shared', onnx=True), PrepareSettings(image_size=64, workers=1, image_format='png')
+    faces = split_faces(sample, 'test', settings)[0]
+    prepare_faces(dict(test=faces), sample, tmp_path / 'faces', settings)
+    scored = predict(load_model(checkpoint)[0], tmp_path / 'faces', [faces.clip_uid[0]], size=64)
+    track = next(t for _, t in faces[faces.clip_uid == faces.clip_uid[0]].groupby('track_id') if np.ptp(t.frame) == len(t) - 1 > 11)
+    (tmp_path / 'crops').mkdir()
+    for i, file in enumerate(track.file): shutil.copy(file, tmp_path / f'crops/{i}.jpg')
+    assert cv2.imread(str(tmp_path / 'crops/0.jpg')).shape[:2] != (64, 64)
+    done = bare(str(out / 'example.py'), str(tmp_path / 'crops'))
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, _ in lines] == [f'{i}.jpg' for i in range(len(track))]
+    kit = track[['track_id', 'frame']].merge(scored).score
+    assert len(kit) == len(track) and np.abs(kit - [float(score) for _, score in lines]).max() < 1e-5 and np.ptp(kit) > 1e-3
 
 
 @pytest.mark.slow

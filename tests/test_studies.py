@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import ROOT, until
 
-from lam_nb import studies
+from lam_nb import run_processes, studies
 from lam_nb.command import command
 from lam_nb.folders import release_folder
 from lam_nb.processes import Stopped
@@ -34,7 +34,7 @@ with open(out.parent / 'ends', 'a') as f: print(out.name, time.time(), file=f)
 
 def stand_in(notebook, recipe):
     "The command of a run, without lam_nb."
-    start = studies._START.replace('from lam_nb.command import command; command()', 'import sys; exec(sys.argv.pop(1))')
+    start = run_processes._START.replace('from lam_nb.command import command; command()', 'import sys; exec(sys.argv.pop(1))')
     return [sys.executable, '-c', start, STAND_IN, notebook, str(recipe)]
 
 
@@ -122,13 +122,13 @@ def test_so_many_go_on_at_a_time_and_share_the_cores(run, tmp_path, jobs):
 
 
 def test_gpus_are_given_out(monkeypatch):
-    monkeypatch.setattr(studies, 'usable_gpus', lambda: 4)
-    gpus = lambda jobs: [slot[1] for slot in studies._run_slots(StudySettings(jobs=jobs))]
+    monkeypatch.setattr(run_processes, 'usable_gpus', lambda: 4)
+    gpus = lambda jobs: [slot[1] for slot in run_processes._run_slots(StudySettings(jobs=jobs))]
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     assert gpus(0) == ['0', '1', '2', '3'] and gpus(2) == ['0,2', '1,3'] and gpus(6) == ['0', '1', '2', '3', '0', '1']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '7,5,GPU-a,MIG-b')
     assert gpus(0) == ['7', '5', 'GPU-a', 'MIG-b'] and gpus(1) == ['7,5,GPU-a,MIG-b']
-    monkeypatch.setattr(studies, 'usable_gpus', lambda: 0)
+    monkeypatch.setattr(run_processes, 'usable_gpus', lambda: 0)
     assert gpus(0) == [''] and gpus(2) == ['', '']
 
 
