@@ -453,7 +453,7 @@ def _write(video, file, first, artist, sound, seconds, progress, seen):
     import av
     with _open(video) as container:
         stream, sound = _video_stream(container, video), list(sound or [])
-        stream.thread_count, stream.thread_type = 0, 'SLICE'     # by frames, a cut-off file would end elsewhere
+        stream.thread_count = 0                                  # here one video has all cores
         if sound: sound[1] = container.streams[sound[1]]
         span = _Span(container, stream, sound[1] if sound else None, first, *seconds)
         fine = stream.time_base.denominator                      # in its ticks, the delay of a stream is exact

@@ -221,9 +221,9 @@ def timed(
     run: OwnVideo, # gets the seconds
     stage: str, # its name
 ):
-    "Measures how long a stage takes, and lets it decode the video on all cores."
+    "Measures how long a stage takes."
     begin = time.monotonic()
-    with _all_cores(): yield
+    yield
     run.seconds[stage] = round(time.monotonic() - begin, 2)
 
 def _keep_table(table, path, key):
@@ -362,7 +362,7 @@ def cut_faces(
     about = dict(fingerprint=key, split='video', source='videos', frame_offset=0, asked_offset=0,
                  box_fit=run.fit, video=run.video.name, **made.model_dump(include=STORED))
     aside = []
-    with timed(run, 'cut'), Progress(len(both), 'cutting faces', 'faces') as bar:
+    with timed(run, 'cut'), _all_cores(), Progress(len(both), 'cutting faces', 'faces') as bar:
         images = _split(clip_images(Source('videos', run.video, 0), both, made), len(run.faces), aside, bar)
         write_store(run.store, run.faces, images, about)
     write_store(_check_store(run), scaled, aside, about)

@@ -112,9 +112,9 @@ def shared_config(
                  step=getattr(model, 'step', 1), size=size, mean=[*map(float, model.mean)],
                  std=[*map(float, model.std)], numbers=[*getattr(model, 'numbers', ())])
     about, origin = getattr(model, 'about', None), model_origin(saved)
-    name = model.options['encoder'] if isinstance(about, EncoderInput) else ''
-    library = name.startswith(('timm:', 'torchvision:'))
-    encoder = dict(name=name, origin=about.origin, licence=about.licence) if library else None
+    encoder = None
+    if isinstance(about, EncoderInput) and model.options['encoder'].startswith(('timm:', 'torchvision:')):
+        encoder = dict(name=model.options['encoder'], origin=about.origin, licence=about.licence)
     what, weights = (type(model).__doc__ or '').strip().partition('\n')[0], [*model.parameters()]
     return dict(
         model_name=model_name(model), what=what, weights=sum(p.numel() for p in weights), input=given,

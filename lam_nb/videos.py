@@ -91,14 +91,14 @@ def _open(path):
     try: return av.open(file, options=size, container_options=allowed)
     except av.FFmpegError as e: raise ValueError(f'{path} cannot be decoded: {e.strerror}{_hint(path)}') from e
 
-_threads = ContextVar('threads', default=1)                     # one process per clip uses the cores better
+_alone = ContextVar('alone', default=False)
 
 @contextmanager
 def _all_cores():
-    "Meanwhile, in this thread, a video is decoded on all cores: for a process that has one video."
-    token = _threads.set(0)
+    "Meanwhile a video is decoded on all cores; where it is cut off, the last frames may then be lost."
+    token = _alone.set(True)
     try: yield
-    finally: _threads.reset(token)
+    finally: _alone.reset(token)
 
 def _video_stream(container, path, **options):
     "The video stream of an opened file; ValueError if there is none, or its frames are absurdly large."
@@ -108,7 +108,8 @@ def _video_stream(container, path, **options):
     if (pixels := stream.width * stream.height) > PIXELS:
         raise ValueError(f'{path} has frames of {pixels:,} pixels; more than {PIXELS:,} are not decoded')
     stream.codec_context.options = options | dict(max_pixels=str(PIXELS))        # where a later frame is larger
-    stream.thread_count, stream.thread_type = _threads.get(), 'AUTO'
+    stream.thread_count = 1                                      # one process per clip uses the cores better
+    if _alone.get(): stream.thread_count, stream.thread_type = 0, 'AUTO'
     return stream
 
 # %% ../nbs/15_videos.ipynb #timed-frames

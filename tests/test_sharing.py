@@ -469,16 +469,17 @@ def test_the_example_resizes_and_orders_as_the_kit(onnx, bare, sample, tmp_path)
     faces = split_faces(sample, 'test', settings)[0]
     prepare_faces(dict(test=faces), sample, tmp_path / 'faces', settings)
     scored = predict(load_model(checkpoint)[0], tmp_path / 'faces', [faces.clip_uid[0]], size=64)
-    track = next(t for _, t in faces[faces.clip_uid == faces.clip_uid[0]].groupby('track_id') if np.ptp(t.frame) == len(t) - 1 > 11)
+    runs = faces.groupby(['clip_uid', 'track_id', faces.frame - faces.groupby(['clip_uid', 'track_id']).cumcount()])
+    run = max((t for _, t in runs), key=len)                                      # successive frames, as the example wants them
     (tmp_path / 'crops').mkdir()
-    for i, file in enumerate(track.file): shutil.copy(file, tmp_path / f'crops/{i}.jpg')
-    assert cv2.imread(str(tmp_path / 'crops/0.jpg')).shape[:2] != (64, 64)
+    for i, file in enumerate(run.file, 5): shutil.copy(file, tmp_path / f'crops/{i}.jpg')
+    assert cv2.imread(str(tmp_path / 'crops/5.jpg')).shape[:2] != (64, 64)
     done = bare(str(out / 'example.py'), str(tmp_path / 'crops'))
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [name for name, _ in lines] == [f'{i}.jpg' for i in range(len(track))]
-    kit = track[['track_id', 'frame']].merge(scored).score
-    assert len(kit) == len(track) and np.abs(kit - [float(score) for _, score in lines]).max() < 1e-5 and np.ptp(kit) > 1e-3
+    assert [name for name, _ in lines] == [f'{i}.jpg' for i in range(5, 5 + len(run))] and len(run) > 7
+    kit, ours = run[['clip_uid', 'track_id', 'frame']].merge(scored).score[3:-3], [float(score) for _, score in lines[3:-3]]
+    assert len(kit) == len(ours) and np.abs(kit - ours).max() < 1e-5                # at its ends, the kit may know more of the track
 
 
 @pytest.mark.slow
