@@ -21,8 +21,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from .runs import Progress, atomic_path
-from .videos import (
-    _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream)
+from .videos import _frames_of, _open, _packets, _position, _start, _time, _timed_frames, _video_stream
 from .figures import DARK, LOOKING, NOT_LOOKING
 
 # %% ../nbs/43_overlay.ipynb #planes
