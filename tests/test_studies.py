@@ -323,7 +323,8 @@ def test_two_preparations_of_the_same_faces_are_refused(tmp_path):
 
 def test_aliases_and_grids_that_would_grow_without_end_are_refused():
     text = 'a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n' + ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]\n' for i in range(1, 8))
-    with pytest.raises(ValueError, match='more than 10,000 values'): StudySettings(runs=dict(a=TRAIN), common=yaml.safe_load(text))
+    given = dict(runs=dict(a=TRAIN), common=yaml.safe_load(text))
+    with pytest.raises(ValueError, match='more than 10,000 values'): check_parameters(StudySettings, given)
     runs = {name: dict(TRAIN, grid=dict(seed=[*range(33)])) for name in 'ab'}
     runs['d'] = dict(notebook='evaluate', parameters=dict(checkpoint='{a}{b}'))
     with pytest.raises(ValueError, match='more than 1,000 runs'): plan_study(StudySettings(runs=runs))
