@@ -95,10 +95,10 @@ def _circumstances(run):
     given = run.settings.model_dump(include=names)
     if run.settings.checkpoints: given['checkpoint'] = None                # it was not read
     rate = len(run.predictions) / run.seconds if run.seconds and not run.kept_clips else None
-    return given | dict(
-        weights_hash=run.weights_hash, temperature=run.temperature, n_rows=len(run.predictions),
-        n_clips_left_out=run.n_left_out, n_clips_outdated=run.n_outdated, labels=about.get('labels'),
-        max_gap=about.get('max_gap'), seconds=run.seconds, kept_clips=run.kept_clips, rows_per_s=rate)
+    given |= {name: about.get(name) for name in ('labels', 'max_gap')}
+    given |= {name: getattr(run, name) for name in ('weights_hash', 'temperature', 'seconds', 'kept_clips')}
+    return given | dict(n_rows=len(run.predictions), n_clips_left_out=run.n_left_out, rows_per_s=rate,
+                        n_clips_outdated=run.n_outdated, made_up=bool(made_up_note(run.root)))
 
 def _fitted_here(run, metrics):
     "What later runs may take from this one, and the looking segments; a note where no temperature fits."

@@ -55,7 +55,8 @@ def read_evaluation(
     if type(metrics.get('mAP')) is not float or not 0 <= metrics['mAP'] <= 1:
         raise ValueError(f'{folder} has no mAP: its labels are not known, or they are of one class')
     data = project_path(str(_part(settings, 'parameters').get('data_dir') or 'not known'))
-    return dict(name=run_name(folder), data=data.name, drawn=(data / 'sample.json').exists(), metrics=metrics,
+    drawn = metrics.get('made_up', (data / 'sample.json').exists())          # older ones do not say it
+    return dict(name=run_name(folder), data=data.name, drawn=drawn is True, metrics=metrics,
                 intervals=_intervals(folder / 'results.csv'),
                 slices=pd.read_csv(folder / 'slices.csv', usecols=_SLICES))
 

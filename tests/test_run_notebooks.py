@@ -64,6 +64,7 @@ def test_figures_are_seen_in_the_notebook(runs, name, least):
 
 def test_metrics_hold_what_the_contract_names(runs, sample):
     metrics = json.loads((runs['val'] / 'metrics.json').read_text())
+    assert metrics['made_up'] is True
     names = 'mAP AP_looking AP_not_looking accuracy confusion n_rows n_positive split stride checkpoint seconds'
     assert set(names.split()) <= set(metrics)
     assert metrics['n_rows'] == len(pd.read_parquet(runs['val'] / 'predictions.parquet')) == sum(map(sum, metrics['confusion']))

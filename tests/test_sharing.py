@@ -23,7 +23,7 @@ from lam_nb.runs import write_json
 from lam_nb.scoring import load_model, weights_hash
 from lam_nb.settings import ExportSettings
 from lam_nb.onnx_export import WindowGraph, comparison_windows
-from lam_nb.sharing import check_target, export_model
+from lam_nb.sharing import check_target, export_model, read_evaluation
 
 MODELS = '''
 import torch.nn.functional as F
@@ -325,6 +325,14 @@ def test_evaluations_that_are_not_of_these_weights_are_refused(plain, tmp_path, 
 def test_an_ensemble_that_holds_these_weights_is_refused(plain, tmp_path):
     folder = evaluation(tmp_path / 'val', [hash_of(plain), '0' * 16])
     with pytest.raises(ValueError, match='Evaluate this checkpoint, alone'): exported(plain, tmp_path / 'out', evaluations=[folder])
+
+
+def test_an_evaluation_says_itself_whether_its_data_are_drawn(plain, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data/ours').mkdir(parents=True)
+    (tmp_path / 'data/ours/sample.json').write_text('{}')                   # by this, older evaluations are recognised
+    said = lambda name, **m: read_evaluation(evaluation(tmp_path / name, [hash_of(plain)], **m), hash_of(plain))['drawn']
+    assert [said('a', made_up=True), said('b', made_up=False), said('c', made_up='yes'), said('d')] == [True, False, False, True]
 
 
 @pytest.mark.parametrize('name', ['metrics.json', 'settings.json', 'slices.csv', 'results.csv'])
