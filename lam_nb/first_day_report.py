@@ -227,16 +227,22 @@ def estimate_costs(
 
 def _to_be_done(run):
     "Frames to decode, faces to cut, windows to train on; bytes of clips, of crops, and of what is missing."
-    tables, clips, places = [t for s, t in run.tables.items() if s != 'test'], run.clips, run.places
+    tables, clips = [t for s, t in run.tables.items() if s != 'test'], run.clips
     spans = [t.groupby('clip_uid').frame.agg(np.ptp).sum() + t.clip_uid.nunique() for t in tables]
     there, lost = (clips[clips.state.isin(states)] for states in (('good', 'there'), ('missing', 'broken')))
-    train, crops = run.tables.get('train'), places[places.what == 'challenge crops'].bytes.sum()
+    train = run.tables.get('train')
     return dict(
         frames=int(sum(spans)), faces=sum(map(len, tables)),
         clip_bytes=int(there.drop_duplicates('file').bytes.sum()),
         missing_bytes=int(len(lost) * there.bytes.mean()) if len(there) else 0,
-        crop_bytes=int(crops) * ('test' in run.settings.splits),
+        crop_bytes=_crop_bytes(run) * ('test' in run.settings.splits),
         windows=0 if train is None else int(sample_rows(train, STRIDE).sum()))
+
+def _crop_bytes(run):
+    "Bytes of the challenge's crops; while they are packed, of their archives."
+    crops = run.tables.get('test')
+    files = _archives(run.root).values() if crops is None else crops.file
+    return sum(os.path.getsize(file) for file in files if os.path.isfile(file))
 
 def _measured_rates(run):
     "The rates of cutting, of two clips together; nothing where no clip can be read."
@@ -263,7 +269,7 @@ def data_verdict(
     n, unseen = stops + loses, 0 if run.clips is None else (run.clips.state == 'there').sum()
     more = f', {notes} note{"s" * (notes > 1)}' * (notes > 0) + '.'
     if unseen: more += f' {unseen} of {len(run.clips)} clips were not opened in time: seconds=600 opens more.'
-    if not n: return f'Ready to prepare{more}'
+    if not n: return f'Ready to prepare{", as far as was seen" * bool(unseen)}{more}'
     ready = 'Not ready to prepare' if stops else 'It can be prepared, but not all of it'
     return f'{ready}: {n} thing{"s" * (n > 1)} to fix first{more}'
 

@@ -218,6 +218,17 @@ def test_archives_of_crops_are_not_unpacked(data, tmp_path, whole):
     assert files_of(data) == before and 'test' not in run.tables
 
 
+def test_packed_and_unpacked_crops_are_counted_once(data, tmp_path):
+    archive, crops = data / 'v2/social_test/crops.zip', [*(data / 'videos_challenge').rglob('*.jpg')]
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, 'w') as file: file.write(crops[0], 'crops/v/t/' + crops[0].name)
+    run, size = look(data, tmp_path / 'a')[0], sum(f.stat().st_size for f in crops)
+    assert first_day_report._to_be_done(run)['crop_bytes'] == size > 0
+    shutil.rmtree(data / 'videos_challenge')
+    assert first_day_report._to_be_done(look(data, tmp_path / 'b')[0])['crop_bytes'] == archive.stat().st_size
+    assert first_day_report._to_be_done(look(data, tmp_path / 'c', splits=['train', 'val'])[0])['crop_bytes'] == 0
+
+
 def test_no_crops(data, tmp_path):
     shutil.rmtree(data / 'videos_challenge')
     run, _ = look(data, tmp_path / 'out')
@@ -277,6 +288,7 @@ def test_clips_that_were_not_opened_are_said(data, tmp_path, monkeypatch):
     run.clips['state'] = 'there'
     run.settings = run.settings.model_copy(update=dict(seconds=0))
     assert not len(open_clips(run)) and '4 of 4 clips were not opened in time' in data_verdict(run)
+    assert data_verdict(run).startswith('Ready to prepare, as far as was seen')
 
 
 def test_counts_are_compared_with_those_of_ego4d(data, tmp_path, monkeypatch):
