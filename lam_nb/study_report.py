@@ -24,7 +24,8 @@ from .decisions import _is_path, _object, _part
 from lam_nb.comparison import (
     RESULT_METRICS, not_ego4d, published_numbers, read_run, results_table, run_settings, shared_rows,
     write_results)
-from .comparison_report import Comparison, difference_sections, glance_sections, metric_sections
+from .comparison_report import (
+    Comparison, _with_interval, difference_sections, glance_sections, metric_sections)
 from .studies import Study
 
 # %% ../nbs/64_study_report.ipynb #study-runs
@@ -169,6 +170,13 @@ def _compared_sections(study, split, stride, runs):
     if len(runs) <= len(figures.RUN_STYLES): parts.insert(0, glance_sections(group))
     return [(heading(title), *rest) for part in parts for title, *rest in part]
 
+def _with_ends(table):
+    "The results in words: a column for each metric, with its interval."
+    row = lambda name, metric: dict(value=table.loc[name, metric], low=table.loc[name, f'{metric}_low'],
+                                    high=table.loc[name, f'{metric}_high'])
+    return pd.DataFrame([{'run': name} | {title: _with_interval(row(name, metric))
+                                          for metric, title in RESULT_METRICS.items()} for name in table.index])
+
 def result_sections(
     study: Study, # after `run_study`
     results: dict, # as `study_results` returns them
@@ -183,8 +191,8 @@ def result_sections(
     for ending in ('csv', 'md', 'tex'): (study.out / f'results.{ending}').unlink(missing_ok=True)
     if len(table):
         write_results(table, study.out / 'results')
-        sections.append(('Results', 'Fractions, with the ends of 95 % intervals by clip. The same for a paper: '
-                         'results.csv, results.md, results.tex.', table.reset_index()))
+        sections.append(('Results', 'Fractions, with 95 % intervals by clip where there are clips enough. The '
+                         'same for a paper: results.csv, results.md, results.tex.', _with_ends(table)))
     if len(seeds): sections.append(('Over seeds', 'Mean and standard deviation over the seeds.', seeds))
     groups = _groups(results).items()
     return sections + [part for key, runs in groups for part in _compared_sections(study, key[0], key[1], runs)]
@@ -203,9 +211,10 @@ def run_sections(
     table = study_runs(study).reset_index()
     link = lambda name: Markup('<a href="{}/report.html">{}</a>').format(name, name) if (
         study.plan[name].out / 'report.html').exists() else name
+    links = pd.Series([link(name) for name in table.run], dtype=object)    # as texts they would be no links
     cost = table[['run', 'seconds', 'MB']].assign(machine=[_machine(run) for run in study.plan.values()])
     total = f'{duration(table.seconds.sum())} of runs, {table.MB.sum():,.0f} MB in their folders.'
-    return [('Runs', '', table.assign(run=table.run.map(link))[['run', 'state', 'said', 'mAP']]),
+    return [('Runs', '', table.assign(run=links)[['run', 'state', 'said', 'mAP']]),
             ('Cost', total, cost)]
 
 # %% ../nbs/64_study_report.ipynb #write-study

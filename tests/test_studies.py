@@ -69,9 +69,11 @@ def test_a_failed_run_stops_only_those_that_need_it(run, tmp_path, capsys):
     study = run(dict(a=broken, b=compare('{a}'), c=compare('{b}'), d=TRAIN), jobs=2)
     assert {name: study.state[name]['state'] for name in study.plan} == dict(a='failed', b='not run', c='not run', d='done')
     assert 'no checkpoint broken.pt' in study.state['a']['said'] and study.state['c']['said'] == 'needs b'
+    (study.plan['d'].out / 'report.html').touch()
     with pytest.raises(Stopped, match='3 of 4 runs are not done'):
         write_study(study, result_sections(study, study_results(study)) + run_sections(study))
     page = (study.out / 'report.html').read_text()
+    assert '<a href="d/report.html">d</a>' in page and 'href="a/' not in page
     assert 'no checkpoint broken.pt' in page and '1 of 4' in page and 'study/c: not run\n  needs b' in capsys.readouterr().out
 
 
