@@ -309,7 +309,8 @@ def test_talking_segments_follow_gaze_and_voice(sample, clips):
         assert all(0 <= s['start_frame'] < s['end_frame'] < clip['clip_end_frame'] for s in segments)
         for s in segments:
             own = rows[(rows.person_id == s['person']) & rows.frame.between(s['start_frame'], s['end_frame'])]
-            if len(own) >= s['end_frame'] - s['start_frame']: assert (own.label.mean() > .5) == s['is_at_me'] or abs(own.label.mean() - .5) < .1
+            if len(own) < s['end_frame'] - s['start_frame']: continue                # not seen all the time
+            assert (own.label.mean() > .5) == s['is_at_me'] or abs(own.label.mean() - .5) < .1
         voices = [(v['person'], v['start_frame'], v['end_frame']) for p in clip['persons'] for v in p['voice_segments']]
         assert sorted(voices) == sorted((s['person'], s['start_frame'], s['end_frame']) for s in segments)
 

@@ -200,8 +200,8 @@ def test_sound_is_the_official_cut(tmp_path, noise, first, last):
     assert np.array_equal(read_sound(file, first, last), official(noise, first, last))
 
 
-@pytest.mark.parametrize('first, last, length', [(150, 180, 16_000), (9_000, 9_001, 533), (149, 149, LEAST_SAMPLES), (-60, -30, LEAST_SAMPLES),
-                                                 (149.8, 200, LEAST_SAMPLES)])
+@pytest.mark.parametrize('first, last, length', [
+    (150, 180, 16_000), (9_000, 9_001, 533), (149, 149, LEAST_SAMPLES), (-60, -30, LEAST_SAMPLES), (149.8, 200, LEAST_SAMPLES)])
 def test_sound_is_never_shorter_than_a_spectrogram_needs(tmp_path, noise, first, last, length):
     for file in (written(tmp_path / 'a.wav', noise), written(tmp_path / 'b.wav', np.repeat(noise, 3), rate=48_000)):
         sound = read_sound(file, first, last)
@@ -333,7 +333,8 @@ def test_items_are_crops_of_the_speaker_or_black(sample, data):
         assert item['faces'].shape == (data.lengths[i], 64, 64, 3) and item['label'] == part.label
         for t, face in enumerate(item['faces']):
             row = rows.get(part.first_frame + t)
-            assert np.array_equal(face, np.zeros((64, 64, 3)) if row is None else store.crop(row)) and item['present'][t] == (row is not None)
+            assert np.array_equal(face, np.zeros((64, 64, 3)) if row is None else store.crop(row))
+            assert item['present'][t] == (row is not None)
 
 
 def test_a_loader_with_processes_gives_the_same(data):
@@ -403,7 +404,8 @@ def test_incomplete_challenge_segments(tmp_path, noise):
         (tmp_path / name).write_bytes(content)
     written(tmp_path / 'a/audio/aud.wav', noise[:16_000])
     written(tmp_path / 'e/audio/aud.wav', np.repeat(noise[:16_000], 2).astype('<i2'), channels=2)
-    with pytest.warns(UserWarning, match=r"1 segments of .* left out, first: 'd..d' is no id"): faces, segments = challenge_segments(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 segments of .* left out, first: 'd..d' is no id"):
+        faces, segments = challenge_segments(tmp_path)
     assert segments.clip_uid.tolist() == list('abce') and segments.end_frame.tolist() == [30, -1, 7, 30]
     assert segments.note.tolist() == ['2 files in face/ are no <frame>.jpg', 'no faces; no sound', 'no sound', 'no faces']
     assert faces.clip_uid.tolist() == ['a', 'a', 'c'] and faces.frame.tolist() == [3, 3, 7]
