@@ -319,9 +319,9 @@ def test_collate_cuts_to_the_shortest_and_refuses_nothing():
 
 @pytest.fixture(scope='module')
 def data(sample):
-    segments, _ = load_talking(sample, 'train')
-    clips = split_clips(sample, 'train')
-    return SpeechSegments(sample / 'faces', clips, segment_parts(segments, training=False), sound_files(sample, clips))
+    tables, clips = zip(*((load_talking(sample, split)[0], split_clips(sample, split)) for split in ('train', 'val')))
+    clips = [uid for of_split in clips for uid in of_split]
+    return SpeechSegments(sample / 'faces', clips, segment_parts(pd.concat(tables), training=False), sound_files(sample, clips))
 
 
 def test_items_are_crops_of_the_speaker_or_black(sample, data):
@@ -447,19 +447,32 @@ def small(mini, tmp_path_factory):
     script, out = mini.parent / 'talking' / 'make_mini_talking.py', tmp_path_factory.mktemp('talking') / 'data'
     if not script.exists() or not shutil.which('ffmpeg'): pytest.skip('no make_mini_talking.py beside the mini data set, or no ffmpeg')
     subprocess.run([sys.executable, script, mini, out], check=True, capture_output=True)
+    data = json.loads((out / 'json/av_val.json').read_text())
+    for one in (c for v in data['videos'] for c in v['clips']):                    # one was made longer, and does not say so
+        one['video_end_frame'] = one['video_start_frame'] + one['clip_end_frame']
+    (out / 'json/av_val.json').write_text(json.dumps(data))
     return out
 
 
-@pytest.mark.parametrize('split, unsorted', [('train', 0), ('val', 12)])
-def test_boxes_of_the_small_data_set_are_the_official_ones(small, mini, split, unsorted):
+def unsorted_people(root, split):
+    "(clip, person) of the tracks whose boxes are not in order: the official code loses those at their ends."
+    clips = (c for v in json.loads((root / f'json/av_{split}.json').read_text())['videos'] for c in v['clips'])
+    people = ((c['clip_uid'], p) for c in clips for p in c['persons'])
+    tracks = ((uid, p['person_id'], [box['frame'] for box in path['track']]) for uid, p in people for path in p['tracking_paths'])
+    return {(uid, person) for uid, person, frames in tracks if frames != sorted(frames)}
+
+
+@pytest.mark.parametrize('split, lost', [('train', 3), ('val', 12)])
+def test_boxes_of_the_small_data_set_are_the_official_ones(small, mini, split, lost):
     want = pd.read_csv(mini.parent / f'talking/golden/{split}.boxes.csv', dtype=dict(person=str))
     faces = load_faces(small, split)[0]
     official = want.assign(person_id=want.person.str.strip("'")).drop(columns='person').drop_duplicates(['clip_uid', 'person_id', 'frame'])
     both = faces.merge(official, on=['clip_uid', 'person_id', 'frame'], suffixes=('', '_official'), how='left')
     there = both.x1_official.notna()
-    assert there.sum() == len(official) and (~there).sum() == unsorted             # those at the ends of an unsorted track
-    boxes = both.loc[there, ['x1', 'y1', 'x2', 'y2']].to_numpy() - both.loc[there, [f'{k}_official' for k in ('x1', 'y1', 'x2', 'y2')]]
-    assert np.abs(boxes.to_numpy()).max() == 0
+    assert there.sum() == len(official) and (~there).sum() == lost
+    assert set(zip(both.clip_uid[~there], both.person_id[~there])) <= unsorted_people(small, split)
+    ours, theirs = (both.loc[there, [f'{k}{end}' for k in ('x1', 'y1', 'x2', 'y2')]].to_numpy() for end in ('', '_official'))
+    assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -471,8 +484,10 @@ def test_faces_and_sound_of_the_small_data_set_are_the_official_ones(small, spli
     for uid, of in parts.groupby('clip_uid', sort=False):
         extract_wave(small / f'videos/{uid}.mp4', small / f'wave/{uid}.wav')
         found |= dict(zip(of.index, segment_rows(faces[faces.clip_uid == uid], of)))
-    sound = sound_files(small, parts.clip_uid.unique())
+    sound, unsorted = sound_files(small, parts.clip_uid.unique()), unsorted_people(small, split)
     for i, row in enumerate(want.itertuples()):
+        n = (found[i] >= 0).sum()
         quoted = split == 'train' and row.person == '3' and row.clip_uid.startswith('5bd21b6a')
-        assert (found[i] >= 0).sum() == row.boxes or quoted and row.boxes == 0 < (found[i] >= 0).sum()
+        if quoted: assert row.boxes == 0 < n
+        else: assert row.boxes <= n <= row.boxes + 5 * ((row.clip_uid, row.person) in unsorted)
         assert len(read_sound(sound[row.clip_uid], row.start_frame, row.end_frame)) == row.samples
