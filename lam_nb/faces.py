@@ -376,7 +376,7 @@ def challenge_faces(
 
 # %% ../nbs/16_faces.ipynb #challenge-root
 SOCIAL_TEST = 'v2/social_test', 'v1/social_test', 'social_test' # crops or archives of the `ego4d` command
-TALKING_TEST = 'final_test_data', *(f'{name}/final_test_data' for name in SOCIAL_TEST) # of Talking-to-me: 50_segments
+TALKING_TEST = 'final_test_data', *(f'{name}/final_test_data' for name in SOCIAL_TEST) # of Talking-to-me
 
 def _crops_root(folder):
     "The folder with <video_id>/<track_id>/<crop>: this one, or the only one in it, and so on; or None."
