@@ -405,7 +405,7 @@ def _member_path(archive, name, size):
     if len(parts) == 2: parts = [archive.name.split('.')[0], *parts]                 # an archive of one video
     try: video, track, file = (check_id(p, 'part of a name') for p in parts)
     except ValueError: return None
-    named = re.fullmatch(r'(?!\d+\.).+\.(jpe?g|png)', file, re.IGNORECASE)      # 7.jpg is a face of Talking-to-me
+    named = re.fullmatch(r'(?!\d+\.).+\.(jpe?g|png)', file, re.IGNORECASE)      # 7.jpg: of Talking-to-me
     fits = named and 0 <= size <= MEMBER_BYTES
     return Path(video, track, file) if fits else None
 
