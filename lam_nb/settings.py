@@ -409,11 +409,11 @@ class TalkingSettings(Settings):
     data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
     faces_dir: str | None = None                        # face store; None: <data_dir>/faces
     out_dir: str = 'outputs/talking'                    # the run's folder
-    checkpoint: str = 'outputs/train/checkpoints/best.pt'  # of Looking-at-me: weights of any origin
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'  # of Looking-at-me, or Talking-to-me
     model: _Model = None                                # None: the checkpoint's; yours is named
     encoder: str | None = None                          # of your own, in a checkpoint of EncoderHead
     split: Literal['train', 'val', 'test'] = 'val'      # test: the challenge's segments, final_test_data
-    pool: Literal['max', 'mean'] = 'max'                # what a segment takes of its speaker's faces
+    pool: Literal['max', 'mean'] = 'max'                # what a segment takes of the faces' scores
     no_face: float = Field(0., ge=0, le=1)              # score of a segment in which the speaker has no face
     smoothing: _Median = 0                              # median over this odd number of frames; 0: none
     flip: bool = False                                  # mean with the mirrored faces

@@ -87,7 +87,8 @@ def talking_timeline(
     ax.tick_params(axis='y', length=0)
     labels = [label for label in (1, 0, -1) if (segments.label == label).any()]
     words = [(TALKING_NAMES[label], figures.COLOURS[label]) for label in labels]
-    figures._key(above, *words, ('thin: looking score; thick: of the segment', figures.DARK))
+    thin = 'thin line: looking score; thick: of the segment' if faces.score.notna().any() else 'line: score'
+    figures._key(above, *words, (thin, figures.DARK))
     return fig
 
 # %% ../nbs/53_talking_report.ipynb #overview
@@ -163,8 +164,10 @@ def talking_decisions(
     rows, best, m = run.rows['segment'], run.metrics['best_threshold'], run.metrics
     text = (f'Accuracy by segment at {run.threshold:.3g}: {m["accuracy"]:.3f}; at {best:.3g}: '
             f'{m["accuracy_at_best"]:.3f}. That threshold is the best on these same rows, so its accuracy is '
-            'optimistic: give the metrics.json of this run as threshold for another split. Scores of '
-            'Looking-at-me are no probabilities of talking: the calibration shows how far they are off.')
+            'optimistic: give the metrics.json of this run as threshold for another split.')
+    if not run.listens:
+        text += (' Scores of Looking-at-me are no probabilities of talking: the calibration shows how far they '
+                 'are off.')
     tables = [(run.save(figures.confusion_matrix(rows, at, TALKING_NAMES), name), f'Segments at {at:.3g}.')
               for at, name in ((run.threshold, 'confusion_matrix'), (best, 'confusion_best'))]
     curve = run.save(figures.calibration(rows, names=TALKING_NAMES), 'calibration')
@@ -243,8 +246,10 @@ def talking_sections(
 def _lead(run):
     "What was scored by what, in two sentences."
     s = run.settings
-    pool = dict(max='highest', mean='mean')[s.pool]
-    model = checkpoint_name(project_path(s.checkpoint))
+    pool, model = dict(max='highest', mean='mean')[s.pool], checkpoint_name(project_path(s.checkpoint))
+    if run.listens:
+        return (f'{model}, a model of Talking-to-me, on the {s.split} split of {run.root.name}. Random scores '
+                'give a mAP of about 0.5.')
     return (f'{model}, a model of Looking-at-me, on the {s.split} split of {run.root.name}: in each talking '
             f'segment the {pool} score of the faces of the speaker. Random scores give a mAP of about 0.5.')
 

@@ -6,11 +6,11 @@
 __all__ = ['TALKING', 'TALKING_GT', 'TALKING_PRED', 'TALKING_CHALLENGE', 'TALKING_FIELDS', 'TALKING_TRUTH', 'TALKING_LEAVES',
            'looking_scores', 'part_scores', 'talking_rows', 'write_talking_official', 'read_talking_official',
            'make_talking_submission', 'check_talking_submission', 'write_talking_submission', 'read_talking_submission',
-           'add_talking_truth', 'kept_frames', 'Talking', 'start_talking', 'score_segments', 'talking_metrics',
-           'save_segments']
+           'add_talking_truth', 'kept_frames', 'Talking', 'start_talking', 'predict_parts', 'score_segments',
+           'talking_metrics', 'save_segments']
 
 # %% ../nbs/52_talking_runs.ipynb #imports
-import json, re, time
+import hashlib, json, re, time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,25 +20,30 @@ import pandas as pd
 import torch
 
 from . import figures
-from .runs import atomic_path, data_folders, project_path, write_json
+from .runs import Progress, atomic_path, data_folders, project_path, write_json
 from .processes import _kept_when_stopped
 from .folders import check_folder, claim_folder, list_files, start_run
-from .devices import choose_device, chosen_precision, run_line, usable_gpus
+from .devices import choose_device, chosen_precision, run_line, set_arithmetic, usable_gpus
 from .text_files import is_there
-from .settings import PrepareSettings, TalkingSettings
+from .settings import PrepareSettings, TalkingSettings, _changed
 from .reports import ReportedRun
-from .faces import store_path
+from .checkpoints import read_checkpoint
+from .foreign_files import _files_state
+from .faces import ClipFaces, note_unavailable, store_path
 from .preparation import NO_FACES, prepare_faces
 from .data_checks import left_out_clips, left_out_note, stored_clips
 from .predictions import (
     _crop_problems, _entry_problems, _refuse, _score_problems, _write_rows, check_predictions, check_same_rows,
-    read_official_csv, row_keys)
+    read_official_csv, row_keys, write_table)
 from .windows import wanted_side
-from .inference import predict, survey_stores
+from .models import _origin
+from .inference import _about, _kept, fast_copy, predict, survey_stores
 from .evaluation import intervals_by_clip, lam_metrics
 from .scoring import fitted_value, load_model, smooth_scores, weights_hash
 from .decisions import best_threshold, fitted_notes
-from .segments import challenge_segments, load_talking, segment_parts, talking_root, target_audit
+from .segments import (
+    SpeechSegments, challenge_segments, load_talking, segment_parts, sound_files, talking_root, target_audit)
+from .talking_models import TalkingLSTM, load_talking_model, segment_logits
 
 # %% ../nbs/52_talking_runs.ipynb #looking-scores
 def looking_scores(
@@ -245,6 +250,25 @@ def _find_challenge(run):
     labels = run.crops.groupby('clip_uid').label.first()
     run.segments['label'] = run.segments.clip_uid.map(labels)
 
+# %% ../nbs/52_talking_runs.ipynb #load
+_OF_LOOKING = 'pool', 'no_face', 'smoothing', 'flip', 'model', 'encoder'
+
+def _load(settings):
+    "The model of a checkpoint of either task, and the side of its faces."
+    path = project_path(settings.checkpoint)
+    if _origin(read_checkpoint(path)['state_dict'], {}) == 'Talking-to-me':
+        if given := _changed(settings, _OF_LOOKING):
+            raise ValueError(f'{given[0]} is for a checkpoint of Looking-at-me, and {path} is of Talking-to-me')
+        return load_talking_model(path)[:2]
+    model, size, _ = load_model(path, settings.model, settings.encoder)
+    wanted_side(getattr(model, 'numbers', ()), None)
+    return model, size
+
+def _sounds(run):
+    "Where the sound of each clip, or segment of the challenge, lies."
+    if run.is_test: return dict(zip(run.segments.clip_uid, run.segments.sound))
+    return sound_files(run.root, [*dict.fromkeys(run.segments.clip_uid)])
+
 # %% ../nbs/52_talking_runs.ipynb #talking
 @dataclass
 class Talking(ReportedRun):
@@ -258,7 +282,8 @@ class Talking(ReportedRun):
     metrics: dict = field(default_factory=dict)     # what metrics.json holds
     notes: list = field(default_factory=list)       # sentences that a reader of the numbers needs
     threshold: float = 0.5                          # talking to me is predicted for scores of at least this
-    model: object = None                            # of Looking-at-me, on its device
+    model: object = None                            # of either task, on its device
+    sound: dict = field(default_factory=dict)       # clip -> file with its sound, for a talking model
     size: int = 0                                   # side of the faces that it takes, pixels
     seconds: float = 0.                             # from the start to the last score
     begin: float = field(default_factory=time.monotonic)
@@ -271,6 +296,9 @@ class Talking(ReportedRun):
 
     @property
     def store(self) -> Path: return data_folders(self.settings)[1] / ('talking' if self.is_test else '')
+
+    @property
+    def listens(self) -> bool: return isinstance(self.model, TalkingLSTM)
 
     @property
     def labelled(self) -> bool: return bool((self.segments.label >= 0).all())
@@ -302,41 +330,93 @@ def start_talking(
     device = choose_device(settings.device)
     chosen_precision(settings.precision, device)
     (_find_challenge if run.is_test else _find_segments)(run)
-    run.model, run.size, _ = load_model(project_path(settings.checkpoint), settings.model, settings.encoder)
-    wanted_side(getattr(run.model, 'numbers', ()), None)
+    run.model, run.size = _load(settings)
     paths = [] if run.is_test else [store_path(run.store, uid) for uid in run.clips]  # those are made later
     survey_stores(paths, 1, run.model.size or run.size)
+    if run.listens: run.sound = _sounds(run)
+    set_arithmetic(settings.precision)
     print(run_line(1, min(usable_gpus(settings.device), 1), settings.precision), flush=True)
     claim_folder(run.out, 'talking.ipynb')
     run.model.to(device)
     figures.set_style()
     return run
 
+# %% ../nbs/52_talking_runs.ipynb #predict-parts
+def _mark(data, uid, rows):
+    "Changes with the parts, the faces and the sound of a clip."
+    store, sound = data.stores.get(uid), data.sound[uid]
+    faces, heard = store and _about(ClipFaces(store.path)), sound and _files_state([Path(sound)])
+    given = repr([data.parts.iloc[rows].to_csv(), faces, heard])
+    return hashlib.sha256(given.encode()).hexdigest()
+
+def predict_parts(
+    model: TalkingLSTM, # on its device
+    data: SpeechSegments, # N parts of segments
+    precision: str = 'fp32', # as for `chosen_precision`
+    folder: str | Path | None = None, # where finished clips are kept for a later run; None: nowhere
+    progress: bool = False, # show progress
+) -> np.ndarray: # (N, 2) logits: not talking, talking to me
+    "The logits of all parts."
+    fast, logits = fast_copy(model, precision), np.zeros((len(data), 2))
+    used = f'{weights_hash(model)}-{data.size}-{chosen_precision(precision, next(model.parameters()).device)}'
+    with Progress(int(data.lengths.sum()), 'scoring', 'frames', show=progress) as bar:
+        for uid, rows in data.parts.groupby('clip_uid', sort=False).indices.items():
+            file, mark = folder and Path(folder) / used / f'{uid}.parquet', _mark(data, uid, rows)
+            table = _kept(file, mark) if folder else None
+            if table is None:
+                found = np.stack([segment_logits(fast, data[i], precision) for i in rows])            # (n, 2)
+                table = pd.DataFrame(found, columns=['others', 'me'])
+                table.attrs['store'] = mark
+                if folder: write_table(table, file)
+            logits[rows] = table.to_numpy()
+            bar.update(int(data.lengths[rows].sum()))
+    return logits
+
 # %% ../nbs/52_talking_runs.ipynb #score-segments
-def _score_faces(run):
-    "The predictions table of all faces."
-    s, parts = run.settings, run.out / 'parts' if run.settings.resume else None
-    if run.is_test:                                              # their stores have a folder of their own
-        prepare_faces({'test': run.crops}, run.root, run.store, PrepareSettings())
-        run.clips = [uid for uid in run.segments.clip_uid if store_path(run.store, uid).exists()]
-        if not run.clips: raise ValueError(f'none of the {len(run.crops):,} face images can be read')
+def _challenge_stores(run):
+    "Makes the face stores of the challenge's segments, in a folder of their own."
+    prepare_faces({'test': run.crops}, run.root, run.store, PrepareSettings())
+    uids = run.segments.clip_uid.tolist()
+    run.clips = [uid for uid in uids if store_path(run.store, uid).exists()]
+    note_unavailable(run.store, {uid: NO_FACES for uid in uids if uid not in run.clips})      # none can be read
+    if not run.clips: raise ValueError(f'none of the {len(run.crops):,} face images can be read')
+
+def _by_looking(run, parts):
+    "The segments with scores of a Looking-at-me model."
+    s = run.settings
     options = s.model_dump(include={'batch_size', 'num_workers', 'precision', 'flip'})
-    table = predict(run.model, run.store, run.clips, parts=parts, progress=True, size=run.size, **options)
-    return smooth_scores(table, s.smoothing)
+    faces = predict(run.model, run.store, run.clips, parts=parts, progress=True, size=run.size, **options)
+    run.faces = smooth_scores(faces, s.smoothing)
+    return looking_scores(run.segments, run.faces, s.pool, s.no_face)
+
+def _by_listening(run, parts):
+    "The segments with scores of a talking model."
+    uids, cuts = run.segments.clip_uid.unique(), segment_parts(run.segments, training=False)
+    data = SpeechSegments(run.store, uids, cuts, run.sound, run.size)
+    logits = predict_parts(run.model, data, run.settings.precision, parts, progress=True)
+    table = part_scores(data.parts, logits)
+    rows = data.parts[['clip_uid', 'person_id', 'first_frame']]
+    rows = rows.assign(at=[np.flatnonzero(shown >= 0) for shown in data.rows]).explode('at').dropna()
+    rows = rows.assign(frame=(rows.first_frame + rows['at']).astype('int64'), score=np.nan, no_image=False)
+    run.faces = rows[['clip_uid', 'person_id', 'frame', 'score', 'no_image']].drop_duplicates(ignore_index=True)
+    scored = looking_scores(run.segments, run.faces)                                       # for n_faces
+    return scored.drop(columns='score').merge(table[[*_KEYS, 'score']], on=_KEYS, validate='1:1')
 
 def score_segments(
     run: Talking, # as `start_talking` returns it
 ) -> pd.DataFrame: # the segments, with `score` and `n_faces`
     "Scores the segments; then replaces an earlier run's results by settings.json. Prints what must be known."
     kept = 'the clips that are scored are' if run.settings.resume else 'as resume is false, nothing is'
-    with _kept_when_stopped(kept): run.faces = _score_faces(run)
+    parts = run.out / 'parts' if run.settings.resume else None
+    with _kept_when_stopped(kept):
+        if run.is_test: _challenge_stores(run)
+        run.segments = (_by_listening if run.listens else _by_looking)(run, parts)
     for name in ('rows', 'intervals'): run.__dict__.pop(name, None)        # of cells that are run once more
-    run.segments = looking_scores(run.segments, run.faces, run.settings.pool, run.settings.no_face)
     run.seconds = time.monotonic() - run.begin
     start_run(run.out, run.settings, 'talking', TALKING_LEAVES)
     if unseen := int((run.segments.n_faces == 0).sum()):
-        run.notes.append(f'{unseen:,} of {len(run.segments):,} segments show no face of their speaker: their '
-                         f'score is {run.settings.no_face:g}')
+        then = '' if run.listens else f': their score is {run.settings.no_face:g}'
+        run.notes.append(f'{unseen:,} of {len(run.segments):,} segments show no face of their speaker{then}')
     for note in run.notes: print(note)
     return run.segments
 
