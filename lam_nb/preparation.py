@@ -29,7 +29,7 @@ from .videos import (
     VIDEO_ENDINGS, _video_fault, cut_clip, extract_frames, extract_wave, find_videos, folder_frames,
     frame_files, video_frames)
 from .faces import (
-    MEMBER_BYTES, ClipFaces, _boxes_in, _crop_note, _size_notes, _test_faces,
+    MEMBER_BYTES, TALKING_TEST, ClipFaces, _boxes_in, _crop_note, _size_notes, _test_faces,
     challenge_root, complete_store, crop_face, encode_face,
     note_unavailable, store_path, write_store)
 
@@ -86,7 +86,8 @@ def _sources(data, uid, origin):
             for s in _videos('full_scale', data / name, check_id(origin[0], 'video_uid'), -1, start)]
     return [*_videos('videos', data / 'videos', uid, -1, 0, 'file'), *ready,
             Source('frames', data / 'video_imgs' / uid, -1), *full,
-            Source('crops', challenge_root(data) / uid, 0)]
+            Source('crops', challenge_root(data) / uid, 0),
+            *(Source('crops', f, 0) for name in TALKING_TEST if (f := data / name / uid).is_dir())]
 
 def _not_found(data, uid, sources):
     "The error about a clip without frames: what was looked for, and what there is of a similar name."

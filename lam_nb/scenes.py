@@ -233,6 +233,17 @@ def _speak(rng, acts, n, fps):
             acts[who]['mouth'][k:k + length] = .008 * syllables * (.5 + rng.random())
         k += length
 
+def _answer(rng, acts, n, fps):
+    "Hummed answers of half a second and more, while the person's own mouth is shut; no pixel depends on them."
+    for act in acts:
+        act['hum'], looks = np.zeros(n), looking_frames(gaze_angle(act['gaze_yaw'], act['gaze_pitch']))
+        busy = np.convolve(act['mouth'] > 0, np.ones(7))[3:-3] > 0 # some frames before and after one's speech
+        for at_camera, chance in ((looks, .5), (~looks, .25)): # looks away last longer, and have room for more
+            for a, b in _runs(at_camera & ~busy, fps // 2 + 1):
+                length = min(int(rng.uniform(.5, .9) * fps) + 1, b - a + 1)
+                start = rng.integers(a, b - length + 2)
+                if rng.random() < chance: act['hum'][start:start + length] = rng.uniform(.003, .006)
+
 def _sips(rng, n, fps):
     "A person in six drinks: a cup rises before mouth and nose."
     cup = np.zeros(n + 2 * fps)
@@ -313,7 +324,7 @@ def _draw_passer(frame, passer, k):
 class Scene:
     "What moves in one clip, at annotation frames 0 to n (n + 1 states)."
     people: list # of Person
-    acts: list # per person a dict of arrays (n + 1,): pose, gaze, blink, mouth, lift, cup
+    acts: list # per person a dict of arrays (n + 1,): pose, gaze, blink, mouth, lift, hum, cup
     pivots: list # per person (n + 1, 3): what the head turns about, world frame, metres
     turns: np.ndarray # (n + 1, 3, 3) camera frame -> world frame
     positions: np.ndarray # (n + 1, 3) camera in the world, metres
@@ -356,7 +367,9 @@ def make_scene(rng: np.random.Generator, # source of all that varies: the same s
     light, offsets = _light(rng), rng.integers(0, 64, (n, 2))
     scene = Scene(persons, acts, pivots, turns, positions, room, light, noise, offsets, size, fps,
                   [0.] * count, [], values['shutter'])
-    _obstruct(rng.spawn(1)[0], scene, values) # with numbers of its own: those above are the same at each level
+    other = rng.spawn(1)[0] # numbers of their own: those above are the same at each level
+    _obstruct(other, scene, values)
+    _answer(other.spawn(1)[0], acts, n, fps)
     return scene
 
 # %% ../nbs/12_scenes.ipynb #body

@@ -67,7 +67,7 @@ def _frames_since(container, stream, seconds):
     return _frames_of(container, stream)
 
 # %% ../nbs/15_videos.ipynb #open-video
-_KINDS = 'mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,mjpeg,ivf,flv,ogg,asf'
+_KINDS = 'mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,m4v,mjpeg,ivf,flv,ogg,asf,wav'
 _HINTS = {b'version https://git-lfs': 'it is a pointer of git-LFS: run git lfs pull', b'<': 'it is a web page',
           b'#EXTM3U': 'it is a playlist', b'ffconcat': 'it is a playlist',
           b'GIF8': 'it is an image', b'\x89PNG': 'it is an image', b'\xff\xd8\xff': 'it is an image'}

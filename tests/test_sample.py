@@ -1,11 +1,11 @@
 "The made-up data set as files: layout, determinism, truth, sound, frame alignment, refusals."
-import hashlib, json, subprocess, sys
+import hashlib, json, subprocess, sys, wave
 
 import av, cv2, numpy as np, pandas as pd, pytest
 
 import lam_nb.sample as kit
 from lam_nb.scenes import make_scene, render_frame
-from lam_nb.sample import make_sample
+from lam_nb.sample import RATE, make_sample, make_sound, speech_turns
 
 SMALL = dict(train_clips=2, val_clips=2, test_clips=1, seconds=1.5, width=320, height=240, progress=False)
 
@@ -213,12 +213,22 @@ def faces_of(sample):
     return np.array(heights), crops
 
 
+def without_speech(path):
+    "An annotation file but for who speaks when, which 0.3 added to: boxes, looking segments, ids and quirks are all still there."
+    data = json.loads(path.read_text())
+    for clip in (c for v in data['videos'] for c in v['clips']):
+        del clip['social_segments_talking']
+        for person in [clip['camera_wearer'], *clip['persons']]: person.pop('voice_segments')
+    return json.dumps(data)
+
+
 def test_the_normal_level_is_what_it_was_before_there_were_levels(tmp_path):
     "Bytes that 0.2 wrote; of a frame the grey values, because the last bit of its colours may differ between processors."
     tiny = make_sample(tmp_path / 'tiny', **TINY)
-    names = ('sample.json', 'json/av_train.json', 'csv/manifest.csv', 'sample_truth.csv')
-    before = ['cfb6cbfd0784b902', 'dff29dc40dc5867a', '373dd518879c2332', 'b3c58464ea565b1b']
+    names = ('sample.json', 'csv/manifest.csv', 'sample_truth.csv')
+    before = ['cfb6cbfd0784b902', '373dd518879c2332', 'b3c58464ea565b1b']
     assert [digests(tiny)[name][:16] for name in names] == before
+    assert hashlib.sha256(without_speech(tiny / 'json/av_train.json').encode()).hexdigest()[:16] == '18a5850af5d66e59'
     grey = cv2.resize(render_frame(make_scene(np.random.default_rng(22), 1.), 15).mean(-1), (4, 3), interpolation=cv2.INTER_AREA)
     assert np.abs(grey - [[111.2, 122.6, 121.1, 128.0], [86.2, 99.9, 110.6, 115.4], [47.1, 89.4, 107.0, 84.1]]).max() < .5
     assert digests(make_sample(tmp_path / 'named', level='normal', people=(2, 4), **TINY)) == digests(tiny)
@@ -278,3 +288,93 @@ def test_a_folder_of_another_level_is_refused_and_one_of_an_old_version_is_the_n
     times = {p: p.stat().st_mtime_ns for f in (normal, hard) for p in f.rglob('*')}
     make_sample(normal, **TINY), make_sample(hard, level='hard', **TINY)
     assert times == {p: p.stat().st_mtime_ns for f in (normal, hard) for p in f.rglob('*')}
+
+
+# Speech
+
+def speech(seeds=range(30), **how):
+    "Scenes without their frames, each with its turns and sound."
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        scene = make_scene(rng, 6., (160, 120), **how)
+        yield scene, speech_turns(scene), make_sound(scene, rng)
+
+
+def test_talking_segments_follow_gaze_and_voice(sample, clips):
+    truth = pd.read_csv(sample / 'sample_truth.csv', dtype=dict(person_id=str))
+    for clip in clips['train'] + clips['val']:
+        rows = truth[truth.clip_uid == clip['clip_uid']]
+        segments = [s for s in clip['social_segments_talking'] if s['person']]
+        assert segments and all(s['is_at_me'] == (s['target'] == '0') for s in segments)
+        assert all(0 <= s['start_frame'] < s['end_frame'] < clip['clip_end_frame'] for s in segments)
+        for s in segments:
+            own = rows[(rows.person_id == s['person']) & rows.frame.between(s['start_frame'], s['end_frame'])]
+            if len(own) >= s['end_frame'] - s['start_frame']: assert (own.label.mean() > .5) == s['is_at_me'] or abs(own.label.mean() - .5) < .1
+        voices = [(v['person'], v['start_frame'], v['end_frame']) for p in clip['persons'] for v in p['voice_segments']]
+        assert sorted(voices) == sorted((s['person'], s['start_frame'], s['end_frame']) for s in segments)
+
+
+def test_speech_has_both_classes_overlaps_and_no_silence():
+    at_camera, together = [], 0
+    for scene, turns, _ in speech():
+        at_camera += [to for *_, to in turns]
+        speaking = np.zeros((len(scene.acts), scene.n), int)
+        for who, a, b, _ in turns: speaking[who, a:b + 1] += 1
+        assert speaking.max() <= 1                                                   # of one person no two at once
+        together += (speaking.sum(0) > 1).any()
+        for act, own in zip(scene.acts, speaking):
+            voiced = (act['mouth'] + act['hum'])[:scene.n] > 0
+            assert not (own & ~np.convolve(voiced, np.ones(3), 'same').astype(bool)).any()
+    assert .12 < np.mean(at_camera) < .4 and together > 15
+
+
+@pytest.mark.parametrize('fps, seconds', [(5, .5), (12, 1.), (30, .5), (60, 1.)])
+def test_turns_of_tiny_clips_and_other_rates(fps, seconds):
+    for seed in range(10):
+        scene = make_scene(np.random.default_rng(seed), seconds, (160, 120), fps=fps, people=(1, 2))
+        assert all(0 <= a < b < scene.n for _, a, b, _ in speech_turns(scene))
+        assert len(make_sound(scene, np.random.default_rng(0))) == int(scene.n / fps * RATE)
+
+
+def brightness(sound):
+    "Centre of a spectrum, Hz."
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound)))) ** 2
+    frequency = np.fft.rfftfreq(len(sound), 1 / RATE)
+    return (power * frequency)[frequency < 2000].sum() / power[frequency < 2000].sum()
+
+
+def test_the_sound_alone_tells_something_about_whom_the_speech_is_for():
+    scores, labels = [], []
+    for scene, turns, sound in speech(range(80)):
+        for who, a, b, to in turns:
+            piece = sound[int(a / 30 * RATE):int(b / 30 * RATE)]
+            scores.append(brightness(piece) / scene.people[who].voice)
+            labels.append(to)
+    scores, labels = np.array(scores), np.array(labels)
+    above = (scores[labels][:, None] > scores[~labels][None]).mean()                  # area under the ROC curve
+    assert .6 < above < .97, above
+
+
+@pytest.mark.parametrize('level', ['normal', 'hard'])
+def test_hums_change_no_pixel_and_no_draw(level):
+    with_hums = make_scene(np.random.default_rng(5), 1., (160, 120), level=level)
+    rng, other = np.random.default_rng(5), np.random.default_rng(5)
+    make_scene(rng, 1., (160, 120), level=level), make_scene(other, 1., (160, 120), level=level)
+    assert rng.random() == other.random()
+    frames = [render_frame(with_hums, k) for k in (1, 15)]
+    for act in with_hums.acts: act['hum'] = act['hum'] + 1.
+    assert all(np.array_equal(frame, render_frame(with_hums, k)) for frame, k in zip(frames, (1, 15)))
+
+
+def test_test_segments_are_sound_faces_and_truth(sample):
+    folders, truth = sorted((sample / 'final_test_data').iterdir()), pd.read_csv(sample / 'talking_truth.csv')
+    assert folders and [len(f.name) for f in folders] == [32] * len(folders)
+    assert [f.name for f in folders] == sorted(truth.segment_id.unique()) and set(truth.label) <= {0, 1}
+    for folder in folders:
+        faces = {int(f.stem) for f in (folder / 'face').iterdir()}
+        assert faces == set(truth[truth.segment_id == folder.name].frame)
+        assert cv2.imread(str(folder / f'face/{min(faces)}.jpg')).shape == (224, 224, 3)
+        with wave.open(str(folder / 'audio/aud.wav')) as f:
+            assert (f.getnchannels(), f.getframerate(), f.getsampwidth()) == (1, RATE, 2)
+            assert max(faces) <= f.getnframes() / RATE * 30 + 1
+            assert np.abs(np.frombuffer(f.readframes(f.getnframes()), '<i2')).max() > 30      # no silence
