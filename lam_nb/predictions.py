@@ -169,6 +169,7 @@ def read_official_csv(
         raise ValueError(f'{path} cannot be read ({error}); {wanted}') from None
     if table.shape[1] != len(columns):
         raise ValueError(f'{path} has {table.shape[1]} columns, {wanted}')
+    if table.iloc[0].tolist() == columns: table = table[1:].reset_index(drop=True)         # a header, after all
     table.columns = columns
     whole = ['frame', 'label', 'one', 'index', 'first_frame', 'last_frame']
     kinds = dict.fromkeys([*BOX, 'score'], float) | dict.fromkeys(whole, int)
