@@ -31,7 +31,7 @@ from .checkpoints import read_checkpoint
 from .foreign_files import _files_state
 from .faces import ClipFaces, note_unavailable, store_path
 from .preparation import NO_FACES, prepare_faces
-from .data_checks import left_out_clips, left_out_note, stored_clips
+from .data_checks import _outdated, _outdated_note, left_out_clips, left_out_note, stored_clips
 from .predictions import (
     _crop_problems, _entry_problems, _refuse, _score_problems, _write_rows, check_predictions, check_same_rows,
     read_official_csv, row_keys, write_table)
@@ -414,6 +414,7 @@ def score_segments(
     for name in ('rows', 'intervals'): run.__dict__.pop(name, None)        # of cells that are run once more
     run.seconds = time.monotonic() - run.begin
     start_run(run.out, run.settings, 'talking', TALKING_LEAVES)
+    if old := _outdated(run.store, run.clips): run.notes.append(_outdated_note(old))
     if unseen := int((run.segments.n_faces == 0).sum()):
         then = '' if run.listens else f': their score is {run.settings.no_face:g}'
         run.notes.append(f'{unseen:,} of {len(run.segments):,} segments show no face of their speaker{then}')
