@@ -376,7 +376,7 @@ def challenge_faces(
 
 # %% ../nbs/16_faces.ipynb #challenge-root
 SOCIAL_TEST = 'v2/social_test', 'v1/social_test', 'social_test' # crops or archives of the `ego4d` command
-TALKING_TEST = 'final_test_data', *(f'{name}/final_test_data' for name in SOCIAL_TEST) # of Talking-to-me: 50_segments
+TALKING_TEST = 'final_test_data', *(f'{name}/final_test_data' for name in SOCIAL_TEST) # of Talking-to-me
 
 def _crops_root(folder):
     "The folder with <video_id>/<track_id>/<crop>: this one, or the only one in it, and so on; or None."
@@ -405,7 +405,7 @@ def _member_path(archive, name, size):
     if len(parts) == 2: parts = [archive.name.split('.')[0], *parts]                 # an archive of one video
     try: video, track, file = (check_id(p, 'part of a name') for p in parts)
     except ValueError: return None
-    named = re.fullmatch(r'(?!\d+\.).+\.(jpe?g|png)', file, re.IGNORECASE)      # 7.jpg is a face of Talking-to-me
+    named = re.fullmatch(r'(?!\d+\.).+\.(jpe?g|png)', file, re.IGNORECASE)      # 7.jpg: of Talking-to-me
     fits = named and 0 <= size <= MEMBER_BYTES
     return Path(video, track, file) if fits else None
 

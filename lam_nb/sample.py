@@ -100,12 +100,13 @@ def speech_turns(scene: Scene, # of make_scene
     for i, act in enumerate(scene.acts):
         voiced = (act['mouth'][:scene.n] > 0) | (act['hum'][:scene.n] > 0)
         looks = looking_frames(gaze_angle(act['gaze_yaw'], act['gaze_pitch'])[:scene.n])
-        for a, b in (piece for run in _runs(voiced, 3) for piece in _pieces(*run, looks, least)):
+        for a, b in (piece for run in _runs(voiced, 3) for piece in _pieces(run, looks, least)):
             turns.append((i, a, b, bool(looks[a:b + 1].mean() > .5)))
     return turns
 
-def _pieces(first, last, looks, least):
-    "A turn cut where looks begin and end, into pieces of at least so many frames."
+def _pieces(turn, looks, least):
+    "A turn (first and last frame) cut where looks begin and end, into pieces of at least so many frames."
+    first, last = turn
     edges = first + 1 + np.flatnonzero(np.diff(looks[first:last + 1].astype(int)))
     starts = [first]
     for edge in edges.tolist():

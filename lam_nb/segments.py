@@ -301,7 +301,7 @@ def challenge_segments(
     folder: str | Path, # final_test_data
 ) -> tuple[pd.DataFrame, pd.DataFrame]: # faces, as of `challenge_faces`; segments, with `sound` and `note`
     "The segments of the challenge, in the order of their ids. `clip_uid` is the segment's id; labels are -1."
-    folders = [f for f in visible_files(folder) if f.is_dir()]
+    folders = [f for f in visible_files(Path(folder)) if f.is_dir()]
     if odd := [f.name for f in folders if not _is_id(f.name)]:
         warnings.warn(f'{len(odd)} segments of {folder} left out, first: {shown_text(odd[0])!a} is no id')
     found = [(f, *_segment_faces(f)) for f in folders if _is_id(f.name)]

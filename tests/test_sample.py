@@ -300,18 +300,25 @@ def speech(seeds=range(30), **how):
         yield scene, speech_turns(scene), make_sound(scene, rng)
 
 
-def test_talking_segments_follow_gaze_and_voice(sample, clips):
-    truth = pd.read_csv(sample / 'sample_truth.csv', dtype=dict(person_id=str))
-    for clip in clips['train'] + clips['val']:
-        rows = truth[truth.clip_uid == clip['clip_uid']]
+def test_talking_segments_follow_gaze_and_voice():
+    "In the records of clips, without their frames; of people who are seen all the time while they speak."
+    seen, quirks = 0, set()
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        clip, truth, _ = kit._describe(make_scene(rng, 6., (160, 120)), dict(clip='c', source='s', video='v'), rng)
         segments = [s for s in clip['social_segments_talking'] if s['person']]
-        assert segments and all(s['is_at_me'] == (s['target'] == '0') for s in segments)
+        quirks |= {'nobody'} if len(segments) < len(clip['social_segments_talking']) else set()
+        quirks |= {'another' for s in segments if s['target'] not in (None, '0')}
+        assert all(s['is_at_me'] == (s['target'] == '0') and s['target'] != s['person'] for s in segments)
         assert all(0 <= s['start_frame'] < s['end_frame'] < clip['clip_end_frame'] for s in segments)
         for s in segments:
-            own = rows[(rows.person_id == s['person']) & rows.frame.between(s['start_frame'], s['end_frame'])]
-            if len(own) >= s['end_frame'] - s['start_frame']: assert (own.label.mean() > .5) == s['is_at_me'] or abs(own.label.mean() - .5) < .1
+            own = truth[(truth.person_id == s['person']) & truth.frame.between(s['start_frame'], s['end_frame'])]
+            if s['start_frame'] == 0 or len(own) <= s['end_frame'] - s['start_frame']: continue
+            seen += 1
+            assert (own.label.mean() > .5) == s['is_at_me']
         voices = [(v['person'], v['start_frame'], v['end_frame']) for p in clip['persons'] for v in p['voice_segments']]
         assert sorted(voices) == sorted((s['person'], s['start_frame'], s['end_frame']) for s in segments)
+    assert seen > 60 and quirks == {'nobody', 'another'}
 
 
 def test_speech_has_both_classes_overlaps_and_no_silence():
@@ -345,7 +352,7 @@ def brightness(sound):
 
 def test_the_sound_alone_tells_something_about_whom_the_speech_is_for():
     scores, labels = [], []
-    for scene, turns, sound in speech(range(80)):
+    for scene, turns, sound in speech(range(50)):
         for who, a, b, to in turns:
             piece = sound[int(a / 30 * RATE):int(b / 30 * RATE)]
             scores.append(brightness(piece) / scene.people[who].voice)

@@ -200,8 +200,8 @@ def test_sound_is_the_official_cut(tmp_path, noise, first, last):
     assert np.array_equal(read_sound(file, first, last), official(noise, first, last))
 
 
-@pytest.mark.parametrize('first, last, length', [(150, 180, 16_000), (9_000, 9_001, 533), (149, 149, LEAST_SAMPLES), (-60, -30, LEAST_SAMPLES),
-                                                 (149.8, 200, LEAST_SAMPLES)])
+@pytest.mark.parametrize('first, last, length', [
+    (150, 180, 16_000), (9_000, 9_001, 533), (149, 149, LEAST_SAMPLES), (-60, -30, LEAST_SAMPLES), (149.8, 200, LEAST_SAMPLES)])
 def test_sound_is_never_shorter_than_a_spectrogram_needs(tmp_path, noise, first, last, length):
     for file in (written(tmp_path / 'a.wav', noise), written(tmp_path / 'b.wav', np.repeat(noise, 3), rate=48_000)):
         sound = read_sound(file, first, last)
@@ -319,9 +319,9 @@ def test_collate_cuts_to_the_shortest_and_refuses_nothing():
 
 @pytest.fixture(scope='module')
 def data(sample):
-    segments, _ = load_talking(sample, 'train')
-    clips = split_clips(sample, 'train')
-    return SpeechSegments(sample / 'faces', clips, segment_parts(segments, training=False), sound_files(sample, clips))
+    tables, clips = zip(*((load_talking(sample, split)[0], split_clips(sample, split)) for split in ('train', 'val')))
+    clips = [uid for of_split in clips for uid in of_split]
+    return SpeechSegments(sample / 'faces', clips, segment_parts(pd.concat(tables), training=False), sound_files(sample, clips))
 
 
 def test_items_are_crops_of_the_speaker_or_black(sample, data):
@@ -333,7 +333,8 @@ def test_items_are_crops_of_the_speaker_or_black(sample, data):
         assert item['faces'].shape == (data.lengths[i], 64, 64, 3) and item['label'] == part.label
         for t, face in enumerate(item['faces']):
             row = rows.get(part.first_frame + t)
-            assert np.array_equal(face, np.zeros((64, 64, 3)) if row is None else store.crop(row)) and item['present'][t] == (row is not None)
+            assert np.array_equal(face, np.zeros((64, 64, 3)) if row is None else store.crop(row))
+            assert item['present'][t] == (row is not None)
 
 
 def test_a_loader_with_processes_gives_the_same(data):
@@ -403,7 +404,8 @@ def test_incomplete_challenge_segments(tmp_path, noise):
         (tmp_path / name).write_bytes(content)
     written(tmp_path / 'a/audio/aud.wav', noise[:16_000])
     written(tmp_path / 'e/audio/aud.wav', np.repeat(noise[:16_000], 2).astype('<i2'), channels=2)
-    with pytest.warns(UserWarning, match=r"1 segments of .* left out, first: 'd..d' is no id"): faces, segments = challenge_segments(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 segments of .* left out, first: 'd..d' is no id"):
+        faces, segments = challenge_segments(tmp_path)
     assert segments.clip_uid.tolist() == list('abce') and segments.end_frame.tolist() == [30, -1, 7, 30]
     assert segments.note.tolist() == ['2 files in face/ are no <frame>.jpg', 'no faces; no sound', 'no sound', 'no faces']
     assert faces.clip_uid.tolist() == ['a', 'a', 'c'] and faces.frame.tolist() == [3, 3, 7]
@@ -445,19 +447,32 @@ def small(mini, tmp_path_factory):
     script, out = mini.parent / 'talking' / 'make_mini_talking.py', tmp_path_factory.mktemp('talking') / 'data'
     if not script.exists() or not shutil.which('ffmpeg'): pytest.skip('no make_mini_talking.py beside the mini data set, or no ffmpeg')
     subprocess.run([sys.executable, script, mini, out], check=True, capture_output=True)
+    data = json.loads((out / 'json/av_val.json').read_text())
+    for one in (c for v in data['videos'] for c in v['clips']):                    # one was made longer, and does not say so
+        one['video_end_frame'] = one['video_start_frame'] + one['clip_end_frame']
+    (out / 'json/av_val.json').write_text(json.dumps(data))
     return out
 
 
-@pytest.mark.parametrize('split, unsorted', [('train', 0), ('val', 12)])
-def test_boxes_of_the_small_data_set_are_the_official_ones(small, mini, split, unsorted):
+def unsorted_people(root, split):
+    "(clip, person) of the tracks whose boxes are not in order: the official code loses those at their ends."
+    clips = (c for v in json.loads((root / f'json/av_{split}.json').read_text())['videos'] for c in v['clips'])
+    people = ((c['clip_uid'], p) for c in clips for p in c['persons'])
+    tracks = ((uid, p['person_id'], [box['frame'] for box in path['track']]) for uid, p in people for path in p['tracking_paths'])
+    return {(uid, person) for uid, person, frames in tracks if frames != sorted(frames)}
+
+
+@pytest.mark.parametrize('split, lost', [('train', 3), ('val', 12)])
+def test_boxes_of_the_small_data_set_are_the_official_ones(small, mini, split, lost):
     want = pd.read_csv(mini.parent / f'talking/golden/{split}.boxes.csv', dtype=dict(person=str))
     faces = load_faces(small, split)[0]
     official = want.assign(person_id=want.person.str.strip("'")).drop(columns='person').drop_duplicates(['clip_uid', 'person_id', 'frame'])
     both = faces.merge(official, on=['clip_uid', 'person_id', 'frame'], suffixes=('', '_official'), how='left')
     there = both.x1_official.notna()
-    assert there.sum() == len(official) and (~there).sum() == unsorted             # those at the ends of an unsorted track
-    boxes = both.loc[there, ['x1', 'y1', 'x2', 'y2']].to_numpy() - both.loc[there, [f'{k}_official' for k in ('x1', 'y1', 'x2', 'y2')]]
-    assert np.abs(boxes.to_numpy()).max() == 0
+    assert there.sum() == len(official) and (~there).sum() == lost
+    assert set(zip(both.clip_uid[~there], both.person_id[~there])) <= unsorted_people(small, split)
+    ours, theirs = (both.loc[there, [f'{k}{end}' for k in ('x1', 'y1', 'x2', 'y2')]].to_numpy() for end in ('', '_official'))
+    assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -469,8 +484,10 @@ def test_faces_and_sound_of_the_small_data_set_are_the_official_ones(small, spli
     for uid, of in parts.groupby('clip_uid', sort=False):
         extract_wave(small / f'videos/{uid}.mp4', small / f'wave/{uid}.wav')
         found |= dict(zip(of.index, segment_rows(faces[faces.clip_uid == uid], of)))
-    sound = sound_files(small, parts.clip_uid.unique())
+    sound, unsorted = sound_files(small, parts.clip_uid.unique()), unsorted_people(small, split)
     for i, row in enumerate(want.itertuples()):
+        n = (found[i] >= 0).sum()
         quoted = split == 'train' and row.person == '3' and row.clip_uid.startswith('5bd21b6a')
-        assert (found[i] >= 0).sum() == row.boxes or quoted and row.boxes == 0 < (found[i] >= 0).sum()
+        if quoted: assert row.boxes == 0 < n
+        else: assert row.boxes <= n <= row.boxes + 5 * ((row.clip_uid, row.person) in unsorted)
         assert len(read_sound(sound[row.clip_uid], row.start_frame, row.end_frame)) == row.samples
