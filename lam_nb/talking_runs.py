@@ -14,6 +14,7 @@ import hashlib, json, re, time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,8 +78,8 @@ def part_scores(
     ends = dict(first_frame=('first_frame', 'min'), last_frame=('last_frame', 'max'))
     table = groups.agg(person_id=('person_id', 'first'), label=('label', 'first'), **ends).reset_index()
     which = torch.tensor(groups.ngroup().to_numpy())                                      # (N,) segments from 0
-    logits = torch.tensor(np.asarray(logits, np.float32))
-    sums = torch.zeros(len(table), 2).index_add_(0, which, logits)                        # (segments, 2)
+    given = torch.tensor(np.asarray(logits, np.float32))
+    sums = torch.zeros(len(table), 2).index_add_(0, which, given)                         # (segments, 2)
     score = (sums / torch.bincount(which)[:, None]).softmax(-1)[:, 1]
     return table.assign(score=score.double().numpy())
 
@@ -275,14 +276,14 @@ class Talking(ReportedRun):
     "One run of talking.ipynb: what its files and its report are made of."
     settings: TalkingSettings                       # checked parameters
     clips: list = field(default_factory=list)       # ids of the clips, or of the challenge's segments
-    segments: pd.DataFrame | None = None            # a row a segment; with label (-1: not known) and score
-    crops: pd.DataFrame | None = None               # the challenge's face frames, with labels where known
-    left_out: pd.DataFrame | None = None            # what is no sample, and why
-    faces: pd.DataFrame | None = None               # predictions table of the faces
+    segments: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row each; label (-1: not known), score
+    crops: pd.DataFrame = field(default_factory=pd.DataFrame)     # the challenge's face frames
+    left_out: pd.DataFrame = field(default_factory=pd.DataFrame)  # what is no sample, and why
+    faces: pd.DataFrame = field(default_factory=pd.DataFrame)     # predictions table of the faces
     metrics: dict = field(default_factory=dict)     # what metrics.json holds
     notes: list = field(default_factory=list)       # sentences that a reader of the numbers needs
     threshold: float = 0.5                          # talking to me is predicted for scores of at least this
-    model: object = None                            # of either task, on its device
+    model: Any = None                               # of either task, on its device
     sound: dict = field(default_factory=dict)       # clip -> file with its sound, for a talking model
     size: int = 0                                   # side of the faces that it takes, pixels
     seconds: float = 0.                             # from the start to the last score
@@ -312,8 +313,8 @@ class Talking(ReportedRun):
 
     @cached_property
     def intervals(self) -> dict:                    # 'segment', 'frame' -> as `intervals_by_clip` returns it
-        given = dict(threshold=self.threshold, names=TALKING)
-        return {by: intervals_by_clip(rows, **given) for by, rows in self.rows.items()}
+        return {by: intervals_by_clip(rows, threshold=self.threshold, names=TALKING)
+                for by, rows in self.rows.items()}
 
 # %% ../nbs/52_talking_runs.ipynb #start-talking
 TALKING_LEAVES = ['settings.json', 'metrics.json', 'segments.csv', 'left_out.csv', 'results.csv', 'gt.csv',
@@ -357,7 +358,8 @@ def predict_parts(
     progress: bool = False, # show progress
 ) -> np.ndarray: # (N, 2) logits: not talking, talking to me
     "The logits of all parts."
-    fast, logits = fast_copy(model, precision), np.zeros((len(data), 2))
+    fast: Any = fast_copy(model, precision)
+    logits = np.zeros((len(data), 2))
     used = f'{weights_hash(model)}-{data.size}-{chosen_precision(precision, next(model.parameters()).device)}'
     with Progress(int(data.lengths.sum()), 'scoring', 'frames', show=progress) as bar:
         for uid, rows in data.parts.groupby('clip_uid', sort=False).indices.items():
@@ -426,7 +428,7 @@ def talking_metrics(
     run: Talking, # with scores
 ) -> dict: # ready for JSON; None where labels are needed and not known
     "What metrics.json holds."
-    s, about = run.settings, dict(n_segments=len(run.segments), n_frames=len(run.rows['frame']))
+    s, about = run.settings, dict[str, Any](n_segments=len(run.segments), n_frames=len(run.rows['frame']))
     about |= s.model_dump(include={'split', 'pool', 'no_face', 'smoothing', 'flip', 'precision', 'checkpoint'})
     about |= dict(weights_hash=weights_hash(run.model), n_no_face=int((run.segments.n_faces == 0).sum()),
                   n_left_out=int(run.left_out['count'].sum()) if len(run.left_out) else 0, seconds=run.seconds)

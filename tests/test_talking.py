@@ -13,6 +13,7 @@ from lam_nb.command import command
 from lam_nb.evaluation import lam_metrics
 from lam_nb.models import BaselineLSTM, save_checkpoint
 from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
+from lam_nb.processes import Stopped
 from lam_nb.sample import make_sample
 from lam_nb.segments import SpeechSegments, challenge_segments, load_talking, segment_parts, sound_files
 from lam_nb.settings import TalkingSettings
@@ -261,7 +262,7 @@ def test_without_labels_there_is_a_submission_and_a_report(data, tmp_path):
     assert 'Made-up' not in page and 'without a face' in page
 
 
-def test_a_stopped_run_goes_on(data, tmp_path, monkeypatch):
+def test_what_is_scored_is_not_scored_again(data, tmp_path):
     "Clips that are scored are kept; a second run gives the same scores."
     first = finished(data, tmp_path / 'out')
     kept = sorted((tmp_path / 'out/parts').rglob('*.parquet'))
@@ -269,6 +270,16 @@ def test_a_stopped_run_goes_on(data, tmp_path, monkeypatch):
     again = finished(data, tmp_path / 'out')
     assert again.segments.score.equals(first.segments.score)
     assert [file.stat().st_mtime_ns for file in kept] == times and len(kept) == 2
+
+
+def test_a_run_that_is_stopped_leaves_the_earlier_results(data, tmp_path, monkeypatch):
+    first = finished(data, tmp_path / 'out')
+    before = {file: file.read_bytes() for file in first.out.glob('*.*') if not file.name.startswith('.')}
+
+    def stopped(*_, **__): raise KeyboardInterrupt
+    monkeypatch.setattr('lam_nb.talking_runs.predict', stopped)
+    with pytest.raises(Stopped, match='the clips that are scored are kept'): finished(data, tmp_path / 'out', pool='mean')
+    assert before == {file: file.read_bytes() for file in before} and len(before) >= 6
 
 
 @pytest.mark.parametrize('more, why', [
