@@ -377,7 +377,8 @@ def predict_parts(
 # %% ../nbs/52_talking_runs.ipynb #score-segments
 def _challenge_stores(run):
     "Makes the face stores of the challenge's segments, in a folder of their own."
-    prepare_faces({'test': run.crops}, run.root, run.store, PrepareSettings())
+    side = max(224, run.model.size or run.size)                          # pixels; 224: as the crops are
+    prepare_faces({'test': run.crops}, run.root, run.store, PrepareSettings(image_size=side))
     uids = run.segments.clip_uid.tolist()
     run.clips = [uid for uid in uids if store_path(run.store, uid).exists()]
     note_unavailable(run.store, {uid: NO_FACES for uid in uids if uid not in run.clips})      # none can be read

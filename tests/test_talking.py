@@ -11,8 +11,9 @@ from talking_official import make_data
 
 from lam_nb.command import command
 from lam_nb.evaluation import lam_metrics
+from lam_nb.faces import note_unavailable
 from lam_nb.models import BaselineLSTM, save_checkpoint
-from lam_nb.preparation import PrepareSettings, prepare_faces, split_faces
+from lam_nb.preparation import NO_FACES, PrepareSettings, prepare_faces, split_faces
 from lam_nb.processes import Stopped
 from lam_nb.sample import make_sample
 from lam_nb.segments import SpeechSegments, challenge_segments, load_talking, segment_parts, sound_files
@@ -272,6 +273,21 @@ def test_what_is_scored_is_not_scored_again(data, tmp_path):
     assert [file.stat().st_mtime_ns for file in kept] == times and len(kept) == 2
 
 
+@pytest.mark.parametrize('talking', [False, True])
+def test_a_clip_without_tracks_counts_all_the_same(data, tmp_path, talking):
+    "Nobody has a track there, so it has no face store: its segments are sound only."
+    root = shutil.copytree(data[0], tmp_path / 'data', ignore=shutil.ignore_patterns('final_test_data', 'videos_challenge'))
+    lost = (root / 'split/val.list').read_text().split()[1]
+    (root / f'faces/{lost}.arrow').unlink()
+    note_unavailable(root / 'faces', {lost: NO_FACES})
+    checkpoint = save_checkpoint(tmp_path / 'talking.pt', TalkingLSTM(), image_size=32) if talking else data[1]
+    run = finished((root, checkpoint), tmp_path / 'out')
+    assert len(run.segments) == len(load_talking(root, 'val')[0])
+    of_clip = run.segments[run.segments.clip_uid == lost]
+    assert len(of_clip) and (of_clip.n_faces == 0).all() and (of_clip.score == 0).all() != talking
+    assert f'{len(of_clip)} of ' in run.notes[-1] and write_talking(run, talking_sections(run)).exists()
+
+
 def test_a_run_that_is_stopped_leaves_the_earlier_results(data, tmp_path, monkeypatch):
     first = finished(data, tmp_path / 'out')
     before = {file: file.read_bytes() for file in first.out.glob('*.*') if not file.name.startswith('.')}
@@ -319,7 +335,7 @@ def test_a_threshold_of_val_is_taken_and_named(data, tmp_path):
 def test_clips_without_sound_are_drawn_without_it(data, tmp_path):
     fig = talking_timeline(segment().assign(score=.5), faces(), None)
     assert 'no sound was found' in fig.axes[0].texts[0].get_text()
-    assert len(sound_envelope(np.zeros(0))) == 0
+    assert len(sound_envelope(np.zeros(0))) == 0 and talking_timeline(segment().assign(score=.5), faces()[:0])
 
 
 # A talking checkpoint
