@@ -138,6 +138,7 @@ Runs a notebook of nbs/ with checked parameters; the executed notebook and repor
   ensemble   makes one evaluation of several
   video      tells who looks, and when, on a video of your own
   study      many runs, by a file that names them, with one result
+  talking    the sibling task: is that person talking to me?
   export     writes a model into one folder: weights, settings, card, ONNX (runs no notebook)
 
 lam_nb prepare data_dir=/data/ego4d out_dir=outputs/prepare

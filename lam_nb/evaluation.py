@@ -99,18 +99,25 @@ def binary_metrics(
             'notes': _notes(labels, scores, names)}
 
 # %% ../nbs/24_evaluation.ipynb #metrics
-_METRICS = ['mAP', 'AP_looking', 'AP_not_looking', 'accuracy']
+_TASK = 'not_looking', 'looking'      # classes 0 and 1 of the task
+
+
+def _metric_names(names): return ['mAP', f'AP_{names[1]}', f'AP_{names[0]}', 'accuracy']
+
+
+_METRICS = _metric_names(_TASK)
 MIN_CLIPS = 5      # of fewer, an interval means nothing
 
 
 def lam_metrics(
     predictions: pd.DataFrame,   # predictions table, every label known
     threshold: float = 0.5,      # a row is predicted looking when its score is at least this
+    names: tuple = _TASK,        # of class 0 and of class 1: the sibling task has others
 ) -> dict:                       # fractions and counts, ready for JSON
     "The official metric (mAP), accuracy and counts of a predictions table."
     check_predictions(predictions)
-    metrics = binary_metrics(*labels_and_scores(predictions), threshold=threshold)
-    last = {k: metrics.pop(k) for k in ('sklearn_AP_looking', 'notes')}              # these two end the file
+    metrics = binary_metrics(*labels_and_scores(predictions), names, threshold)
+    last = {k: metrics.pop(k) for k in (f'sklearn_AP_{names[1]}', 'notes')}          # these two end the file
     return metrics | dict(n_clips=int(predictions['clip_uid'].nunique())) | last
 
 # %% ../nbs/24_evaluation.ipynb #image-metrics
@@ -157,15 +164,16 @@ def _without_each(labels, scores, clips):
     return np.array(out)
 
 
-def _metrics_without_each(predictions, threshold):
+def _metrics_without_each(predictions, threshold, names=_TASK):
     "Every metric without each clip in turn (of many clips, without each group): dict of (n,) arrays."
     labels, scores = labels_and_scores(predictions)
     clips = pd.factorize(predictions['clip_uid'], sort=True)[0] % MOST_GROUPS
-    if clips.max() == 0: return dict.fromkeys(_METRICS, np.full(1, np.nan))        # nothing is left
+    metrics = _metric_names(names)
+    if clips.max() == 0: return dict.fromkeys(metrics, np.full(1, np.nan))         # nothing is left
     positive, negative = _without_each(labels, scores, clips), _without_each(1 - labels, 1 - scores, clips)
     right, rows = np.bincount(clips, (scores >= threshold) == labels), np.bincount(clips)
     accuracy = (right.sum() - right) / (rows.sum() - rows)
-    return dict(zip(_METRICS, ((positive + negative) / 2, positive, negative, accuracy)))
+    return dict(zip(metrics, ((positive + negative) / 2, positive, negative, accuracy)))
 
 # %% ../nbs/24_evaluation.ipynb #jackknife-interval
 def jackknife_interval(
@@ -189,13 +197,13 @@ def jackknife_interval(
     return float(back(scale(value) - below * error)), float(back(scale(value) + above * error))
 
 # %% ../nbs/24_evaluation.ipynb #interval-table
-def _bearing_clips(predictions):
+def _bearing_clips(predictions, names=_TASK):
     "How many clips tell about each metric, and what those that do lack would have to hold."
     held = predictions.groupby('clip_uid')['label'].agg(['min', 'max'])
-    looking, other = int((held['max'] == 1).sum()), int((held['min'] == 0).sum())
-    counts = {'a looking row': looking, 'a not looking row': other}
+    counts = [int((held['min'] == 0).sum()), int((held['max'] == 1).sum())]          # of class 0, of class 1
+    counts = {f'a {name.replace("_", " ")} row': n for name, n in zip(names[::-1], counts[::-1])}
     rarer = min(counts, key=counts.get)
-    return dict.fromkeys(_METRICS, (counts[rarer], rarer)) | dict(accuracy=(len(held), rarer))
+    return dict.fromkeys(_metric_names(names), (counts[rarer], rarer)) | dict(accuracy=(len(held), rarer))
 
 
 def _interval_note(n, bearing, held, value, low):
@@ -219,11 +227,12 @@ def intervals_by_clip(
     predictions: pd.DataFrame,   # predictions table, every label known
     *,
     threshold: float = 0.5,      # for the accuracy
+    names: tuple = _TASK,        # of class 0 and of class 1
 ) -> pd.DataFrame:               # index metric; value, low, high (95 %), n_clips, note (why no interval)
     "95 % intervals of the metrics: jackknife over clips, with Student's t, on the log-odds scale."
-    values = lam_metrics(predictions, threshold)
-    without = _metrics_without_each(predictions, threshold)
-    return _interval_table(values, without, _bearing_clips(predictions), True)
+    values = lam_metrics(predictions, threshold, names)
+    without = _metrics_without_each(predictions, threshold, names)
+    return _interval_table(values, without, _bearing_clips(predictions, names), True)
 
 
 bootstrap_by_clip = intervals_by_clip      # the name of versions up to 0.2, which drew clips

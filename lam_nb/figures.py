@@ -191,12 +191,12 @@ def short_group(
     return text if len(text) <= 24 else f'{head[:8]}…, {rest[:20]}' if comma else f'{head[:12]}…'
 
 # %% ../nbs/30_figures.ipynb #pr
-def _lacking(predictions, both=True):
+def _lacking(predictions, both=True, names=NAMES):
     "Why a predictions table cannot be drawn with its labels; '' when it can."
     if not len(predictions): return 'the table has no rows'
     if 'label' not in predictions or (predictions['label'] == -1).all(): return 'the labels are not known'
     check_predictions(predictions)
-    absent = [NAMES[v] for v in (1, 0) if not (predictions['label'] == v).any()]
+    absent = [names[v] for v in (1, 0) if not (predictions['label'] == v).any()]
     return f'no row is labelled {absent[0]}' if absent and both else ''
 
 
@@ -226,18 +226,19 @@ def _say_random(ax, height, colour, below):
 @styled
 def precision_recall(
     predictions: pd.DataFrame,   # predictions table
+    names: dict = NAMES,         # what the classes 1 and 0 are called
 ) -> plt.Figure:
     "Precision over recall of both classes, with the official AP."
     fig, ax = plt.subplots(figsize=_size(COLUMN, 2.7))
     ax.set(xlabel='recall', ylabel='precision', xlim=_EDGES, ylim=_EDGES)
-    if why := _lacking(predictions): return _not_defined(ax, why)
+    if why := _lacking(predictions, names=names): return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)
     words = []
     for value, y, s in ((1, labels, scores), (0, 1 - labels, 1 - scores)):
         ap, colour = _draw_precision_recall(ax, y, s, color=COLOURS[value]), COLOURS[value]
         ax.axhline(y.mean(), color=colour, linestyle=DOTTED, linewidth=0.8)
         _say_random(ax, y.mean(), colour, below=(y.mean(), value) < (0.5, 1))
-        words.append((f'{NAMES[value]}: AP {ap:.3f}', colour))
+        words.append((f'{names[value]}: AP {ap:.3f}', colour))
     _key(ax, *words)
     return fig
 
@@ -303,11 +304,12 @@ def precision_recall_of(
 def confusion_matrix(
     predictions: pd.DataFrame,   # predictions table
     threshold: float = 0.5,      # a row is predicted looking when its score is at least this
+    names: dict = NAMES,         # what the classes 1 and 0 are called
 ) -> plt.Figure:
     "True by predicted class: counts, and the fraction of each true class."
     fig, ax = plt.subplots(figsize=_size(COLUMN * 0.8, 2.2))
     ax.set(xlabel=f'predicted (score ≥ {_plain(threshold)})', ylabel='labelled')
-    if why := _lacking(predictions, both=False): return _not_defined(ax, why)
+    if why := _lacking(predictions, both=False, names=names): return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)
     counts = np.bincount(2 * labels + (scores >= threshold), minlength=4).reshape(2, 2)
     fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -315,8 +317,8 @@ def confusion_matrix(
     for (i, j), n in np.ndenumerate(counts):
         text = f'{n:,}\n{100 * fraction[i, j]:.1f} %' if counts[i].sum() else 'not defined:\nno such row'
         ax.text(j, i, text, ha='center', va='center', color='white' if fraction[i, j] > 0.5 else DARK)
-    ax.set(xticks=[0, 1], yticks=[0, 1], xticklabels=[NAMES[0], NAMES[1]])
-    ax.set_yticklabels([NAMES[0], NAMES[1]], rotation=90, va='center')
+    ax.set(xticks=[0, 1], yticks=[0, 1], xticklabels=[names[0], names[1]])
+    ax.set_yticklabels([names[0], names[1]], rotation=90, va='center')
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return fig
@@ -327,6 +329,7 @@ def score_histogram(
     predictions: pd.DataFrame,   # predictions table; scores without labels are drawn in grey
     threshold: float = 0.5,      # drawn as a line
     bins: int = 25,              # of equal width, over 0..1
+    names: dict = NAMES,         # what the classes 1, 0 and -1 (not known) are called
 ) -> plt.Figure:
     "How the scores of each class are spread."
     fig, ax = plt.subplots(figsize=_size(COLUMN, 2.2))
@@ -339,7 +342,7 @@ def score_histogram(
         fractions = np.full(len(scores), 1 / len(scores))
         ax.hist(scores, bins, range=(0, 1), weights=fractions, histtype='stepfilled',
                 facecolor=COLOURS[value] + '40', edgecolor=COLOURS[value], linewidth=1.2)
-        words.append((f'{NAMES[value]} ({len(scores):,})', COLOURS[value]))
+        words.append((f'{names[value]} ({len(scores):,})', COLOURS[value]))
     ax.axvline(threshold, color=DARK, linestyle=DOTTED, linewidth=0.8)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _key(ax, *words)
@@ -365,12 +368,13 @@ def _bars_below(ax, n):
 def calibration(
     predictions: pd.DataFrame,   # predictions table
     bins: int = 10,              # of equal width, over 0..1
+    names: dict = NAMES,         # what the class 1 is called
 ) -> plt.Figure:
     "Reliability diagram: the fraction of looking rows at each score, and how many rows have that score."
     fig, (ax, below) = plt.subplots(2, 1, figsize=_size(COLUMN, 2.8), height_ratios=[3, 1], sharex=True)
-    ax.set(ylabel='fraction labelled looking', xlim=_EDGES, ylim=_EDGES)
+    ax.set(ylabel=f'fraction labelled {names[1]}', xlim=_EDGES, ylim=_EDGES)
     below.set(xlabel='score', ylabel='rows')
-    if why := _lacking(predictions, both=False):
+    if why := _lacking(predictions, both=False, names=names):
         below.set(yticks=[])
         return _not_defined(ax, why)
     labels, scores = labels_and_scores(predictions)

@@ -184,7 +184,7 @@ def _unlisted(out, leaves):
 
 # %% ../nbs/02_folders.ipynb #check-folder
 _FOLDERS = dict(train=('figures', 'checkpoints', 'tensorboard'), evaluate=('figures', 'parts'),
-                video=('figures', 'faces', 'parts'))    # of a run
+                video=('figures', 'faces', 'parts'), talking=('figures', 'parts'))    # of a run
 
 def _check_place(place):
     "ValueError if something is there that is no folder."

@@ -353,6 +353,9 @@ def predict(
 
 def _side(model, size):
     "The side of the faces that a model gets; ValueError if it takes another one only."
+    if not hasattr(model, 'classify'):
+        raise ValueError(f'predict got {model_name(model)}, which has no `classify`: expected a Looking-at-me '
+                         'model (FaceModel); talking models score segments, by `segment_logits`')
     if model.size and size not in (0, model.size):
         raise ValueError(f'{model_name(model)} takes faces of {model.size} pixels, not {size}: leave size out')
     return model.size or size

@@ -258,7 +258,7 @@ def freeze_backbone(
 class WeightReport:
     "What became of a checkpoint's weights."
     path: str
-    origin: str # 'Looking-at-me', 'Gaze360' or 'ImageNet'
+    origin: str # 'Looking-at-me', 'Talking-to-me', 'Gaze360' or 'ImageNet'
     loaded: list = field(default_factory=list) # keys of the model that were filled
     dropped: list = field(default_factory=list) # keys of the file that the model has no use for
     initialised: list = field(default_factory=list) # keys of the model that were not filled: newly initialised
@@ -278,11 +278,15 @@ def _short(keys):
     return ', '.join(shown[:8]) + (f', ... {len(shown) - 8} more' if len(shown) > 8 else '')
 
 # %% ../nbs/21_models.ipynb #adapt
+_TALKING = 'audio_encoder.fc.weight', 'video_encoder.fc2.weight'     # of the networks of 51_talking_models
+_TALKS = '{} is a checkpoint of Talking-to-me: load it by `load_talking_model` of lam_nb.talking_models.'
+
 def _origin(state, own):
     "Whose weights a state dict holds; keys that the model itself has say nothing."
     has = lambda key: key in state and key not in own
     if has('last_layer.weight') and 'last_layer1.weight' not in state: return 'Gaze360'
-    return 'ImageNet' if has('conv1.weight') and 'fc.weight' in state else 'Looking-at-me'
+    if has('conv1.weight') and 'fc.weight' in state: return 'ImageNet'
+    return 'Talking-to-me' if any(k.endswith(_TALKING) for k in state) else 'Looking-at-me'
 
 def _renamed(state, own):
     "A state dict under the model's names, where DDP's prefix inside of names, or one before all, hides them."
@@ -304,7 +308,7 @@ def _adapt(state, own):
     "Origin of a state dict, its weights under the model's keys, its unused keys, the model's keys it lacks."
     state = _renamed(state, own)
     origin = _origin(state, own)
-    if origin == 'Looking-at-me': return origin, state, [], []
+    if origin in ('Looking-at-me', 'Talking-to-me'): return origin, state, [], []
     head, prefix, fills = 'last_layer', '', r'(base_model|lstm)\.'
     if origin == 'ImageNet':
         first = next((k for k in own if k.endswith('conv1.weight')), 'base_model.conv1.weight')
@@ -376,6 +380,7 @@ def _take_weights(model, path, state, match='strict'):
     except ValueError as e: raise ValueError(f'{path}: {e}.') from None
     fits = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     why = _misfit(own, given, unfilled) if match == 'strict' else _no_backbone(model, fits)
+    if why and origin == 'Talking-to-me' != _origin(own, {}): raise ValueError(_TALKS.format(path))
     if why: raise ValueError(_does_not_fit(path, model, len(own), why, match))
     model.load_state_dict(fits, strict=False)
     return WeightReport(str(path), origin, loaded=[k for k in own if k in fits],
@@ -451,19 +456,19 @@ def _plain(value, where):
                     'a checkpoint holds tensors, numbers, text, lists and dicts only.')
 
 # %% ../nbs/21_models.ipynb #export-official
-def _official_state(path, saved):
-    "The weights of a checkpoint in the order and types of the official models; ValueError for another."
-    own, name = BaselineLSTM().state_dict(), saved.get('model_name', 'BaselineLSTM')
+def _official_state(path, saved, made, names, task='Looking-at-me'):
+    "The weights of a checkpoint in the order and types of `made`; ValueError for another model."
+    own, name = made.state_dict(), saved.get('model_name', names[0])
     state = _renamed(saved['state_dict'], own)
     _, given, _, _ = _adapt(state, own)
     alien = [k for k in given if k not in own]
-    known = name in ('BaselineLSTM', 'GazeLSTM')
+    known = name in names
     if not known or alien:
         why = f'it is {name}' if not known else f'{len(alien)} tensors are unknown there (first: {alien[0]})'
         raise ValueError(f'{path}: the official code does not know this model: {why}. '
-                         'It knows BaselineLSTM and GazeLSTM.')
+                         f'It knows {" and ".join(names)}.')
     if why := _misfit(own, state, []):
-        raise ValueError(f'{path} is no complete Looking-at-me checkpoint: {why}. '
+        raise ValueError(f'{path} is no complete {task} checkpoint: {why}. '
                          'Export one that training wrote.')
     return {k: state.get(k, v).to(v.dtype).contiguous() for k, v in own.items()}
 
@@ -476,9 +481,13 @@ def export_official(
         raise ValueError(f"{path_out}: the official code takes any path with 'gaze360' in it for that file "
                          'and fails. Choose another.')
     saved = read_checkpoint(path_in)
+    state = _official_state(path_in, saved, BaselineLSTM(), ('BaselineLSTM', 'GazeLSTM'))
+    return _write_official(path_out, saved, state)
+
+def _write_official(path, saved, state):
+    "Writes these weights, and epoch and mAP of the checkpoint that was read."
     score = saved.get('mAP')
     score = float(score) if isinstance(score, (int, float)) and abs(score) <= 100 else 0.
-    state = _official_state(path_in, saved)
     content = {'epoch': int(saved.get('epoch') or 0), 'state_dict': state, 'mAP': score}
-    with atomic_path(path_out) as temporary: torch.save(content, temporary)
-    return Path(path_out)
+    with atomic_path(path) as temporary: torch.save(content, temporary)
+    return Path(path)

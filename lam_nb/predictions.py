@@ -160,6 +160,7 @@ def _numbers(texts, kind):
 def read_official_csv(
     path,            # gt.csv or pred.csv, without header
     columns: list,   # its columns, in order: `GT_COLUMNS`, `PRED_COLUMNS` or `CHALLENGE_COLUMNS`
+    keys: list | None = None,   # those that identify a row; None: those of `row_keys`
 ) -> pd.DataFrame:   # rows in the file's order, repeated ones dropped (the first is kept)
     "Read one file in an official format; ids stay text, floats are read to the last bit."
     wanted = f'expected {len(columns)} columns without header: {", ".join(columns)}'
@@ -168,13 +169,15 @@ def read_official_csv(
         raise ValueError(f'{path} cannot be read ({error}); {wanted}') from None
     if table.shape[1] != len(columns):
         raise ValueError(f'{path} has {table.shape[1]} columns, {wanted}')
+    if table.iloc[0].tolist() == columns: table = table[1:].reset_index(drop=True)         # a header, after all
     table.columns = columns
-    kinds = dict.fromkeys([*BOX, 'score'], float) | dict.fromkeys(['frame', 'label', 'one'], int)
+    whole = ['frame', 'label', 'one', 'index', 'first_frame', 'last_frame']
+    kinds = dict.fromkeys([*BOX, 'score'], float) | dict.fromkeys(whole, int)
     for name in (c for c in columns if c in kinds):
         try: table[name] = _numbers(table[name], kinds[name])
         except (ValueError, OverflowError) as error:
             raise ValueError(f'{path}, column {name}: {error}; {wanted}') from None
-    again = table.duplicated(row_keys(table))
+    again = table.duplicated(keys or row_keys(table))
     if again.any():
         warnings.warn(f'{path}: {again.sum():,} of {len(table):,} rows repeat an earlier one and were dropped, '
                       'as the official code does', stacklevel=2)
@@ -224,16 +227,17 @@ def _count(wrong, what):
     return [f'{len(wrong):,} {what}, first: {"; ".join(map(str, wrong[:3]))}'] if wrong else []
 
 
-def _entry_problems(results):
+def _entry_problems(results, fields=FIELDS):
     "The entries with the right fields and types, and in sentences what is wrong with the others."
-    whole = [r for r in results if isinstance(r, dict) and set(r) == set(FIELDS)]
-    loose = [r for r in results if not isinstance(r, dict) or set(r) != set(FIELDS)]
-    is_typed = lambda r: all(type(r[k]) is t for k, t in FIELDS.items())     # True is no int
+    kinds = ', '.join(f'{name}: {kind.__name__}' for name, kind in fields.items())
+    whole = [r for r in results if isinstance(r, dict) and set(r) == set(fields)]
+    loose = [r for r in results if not isinstance(r, dict) or set(r) != set(fields)]
+    is_typed = lambda r: all(type(r[k]) is t for k, t in fields.items())     # True is no int
     typed = [r for r in whole if is_typed(r)]
     odd = [{k: type(v).__name__ for k, v in r.items()} for r in whole if not is_typed(r)]
     return typed, [
-        *_count(loose, f'entries without exactly the fields {", ".join(FIELDS)}'),
-        *_count(odd, 'entries with a wrong type (expected three strings, the integer 1 and a float)'),
+        *_count(loose, f'entries without exactly the fields {", ".join(fields)}'),
+        *_count(odd, f'entries with a wrong type (expected {kinds})'),
         *_count([r for r in typed if r['label'] != 1], 'entries whose label is not 1 (the score counts)'),
         *_count([r for r in typed if not np.isfinite(r['score'])], 'scores that are NaN or infinite'),
         *_count([r for r in typed if r['score'] < 0 or r['score'] > 1], 'scores outside 0..1')]

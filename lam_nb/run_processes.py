@@ -48,7 +48,7 @@ class _Child:
     def stop(self): self.process.send_signal(signal.SIGINT)
 
 # %% ../nbs/62_run_processes.ipynb #job
-_COMPUTING = 'train', 'evaluate', 'video'            # notebooks that use a GPU
+_COMPUTING = 'train', 'evaluate', 'video', 'talking' # notebooks that use a GPU
 
 class _ClusterRun:
     "What a job of the cluster runs; submitit asks `checkpoint` what to queue when its time is over."

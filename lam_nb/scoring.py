@@ -30,7 +30,8 @@ from .data_checks import stored_clips
 from .predictions import _crop_problems, add_labels, check_predictions, check_submission, make_submission
 from .windows import MEASURED, check_side_table, refuse_unmeasured, wanted_side
 from .models import (
-    MODELS, FaceModel, _misfit, _take_weights, make_model, model_class, model_name, read_checkpoint)
+    _TALKS, MODELS, FaceModel, _misfit, _origin, _take_weights, make_model, model_class, model_name,
+    read_checkpoint)
 from .encoders import EncoderHead, _add_weights
 from .inference import features_folder, mean_logit, predict, sigmoid, survey_stores
 from .batches import stores_hash
@@ -118,6 +119,7 @@ def _named_model(path, saved, given, encoder):
     "The model of a checkpoint, newly initialised; ValueError if its name is unknown, or not the one given."
     stored = saved.get('model_name')
     if given is None and stored is not None and stored not in MODELS:
+        if _origin(saved['state_dict'], {}) == 'Talking-to-me': raise ValueError(_TALKS.format(path))
         raise ValueError(f'{path} is of a model {stored!r}, which is not known here; known are '
                          f'{", ".join(MODELS)}. Code is never imported on the word of a file: if you trust it, '
                          f'give its name as the parameter model')

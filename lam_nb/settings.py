@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'MEASURED', 'RUNS', 'COMMANDS', 'PrepareSettings', 'ModelSettings', 'TrainSettings', 'EvaluateSettings',
-           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'CheckSettings', 'StudySettings', 'ExportSettings',
-           'explanations']
+           'CompareSettings', 'EnsembleSettings', 'VideoSettings', 'CheckSettings', 'StudySettings', 'TalkingSettings',
+           'ExportSettings', 'explanations']
 
 # %% ../nbs/09_settings.ipynb #imports
 import difflib, inspect, re, sys
@@ -403,6 +403,27 @@ class StudySettings(Settings):
     cluster_options: _Mapping = {}                  # of submitit: timeout_min, cpus_per_task, slurm_partition
     dry_run: bool = False                           # only say what would run
 
+# %% ../nbs/09_settings.ipynb #talking-settings
+class TalkingSettings(Settings):
+    "Parameters of talking.ipynb."
+    data_dir: str = 'data/sample'                       # root of the data: its split lists name the clips
+    faces_dir: str | None = None                        # face store; None: <data_dir>/faces
+    out_dir: str = 'outputs/talking'                    # the run's folder
+    checkpoint: str = 'outputs/train/checkpoints/best.pt'  # of Looking-at-me, or Talking-to-me
+    model: _Model = None                                # None: the checkpoint's; yours is named
+    encoder: str | None = None                          # of your own, in a checkpoint of EncoderHead
+    split: Literal['train', 'val', 'test'] = 'val'      # test: the challenge's segments, final_test_data
+    pool: Literal['max', 'mean'] = 'max'                # what a segment takes of the faces' scores
+    no_face: float = Field(0., ge=0, le=1)              # score of a segment in which the speaker has no face
+    smoothing: _Median = 0                              # median over this odd number of frames; 0: none
+    flip: bool = False                                  # mean with the mirrored faces
+    threshold: _Fraction = 0.5                          # of the accuracy; or a metrics.json: its best
+    batch_size: int = Field(256, ge=1)                  # faces at a time on a GPU
+    num_workers: int = Field(0, ge=0)                   # threads that read faces for a GPU; 0: one per core
+    device: Literal['auto', 'cuda', 'cpu'] = 'auto'     # auto: a GPU, or the CPU; cuda: refused without
+    precision: Literal['auto', 'fp32', 'tf32', 'bf16', 'fp16'] = 'tf32'  # see the table in 03_devices
+    resume: bool = True                                 # use the clips that an earlier run here has finished
+
 # %% ../nbs/09_settings.ipynb #export-settings
 class ExportSettings(Settings):
     "Parameters of the command `lam_nb export`."
@@ -420,7 +441,8 @@ class ExportSettings(Settings):
 # %% ../nbs/09_settings.ipynb #explanations
 RUNS: dict[str, type[Settings]] = dict(
     check=CheckSettings, prepare=PrepareSettings, train=TrainSettings, evaluate=EvaluateSettings,
-    compare=CompareSettings, ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings)
+    compare=CompareSettings, ensemble=EnsembleSettings, video=VideoSettings, study=StudySettings,
+    talking=TalkingSettings)
 COMMANDS: dict[str, type[Settings]] = dict(export=ExportSettings)       # what is no notebook
 
 def explanations(

@@ -25,7 +25,7 @@ MINI = ROOT.parent / 'shared' / 'ego4d_mini'
 
 SLOW = [f'test_{name}.py' for name in (
     'run_notebooks studies training_processes null_gpu training comparison inference training_options training_report runs '
-    'report_sections command preparation slurm own_model windows folders').split()]
+    'report_sections command talking preparation slurm own_model windows folders').split()]
 
 
 def pytest_collection_modifyitems(items):

@@ -31,13 +31,24 @@ def weights(state_dict):
     return out
 
 
-def windows(batch, size):
-    "Bytes of made-up windows: (batch, 7, size, size, 3) uint8, smooth shapes with a little grain."
-    t, y, x = np.meshgrid(np.arange(7), np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing='ij')
-    out = np.empty((batch, 7, size, size, 3), np.uint8)
+def windows(batch, size, frames=7):
+    "Bytes of made-up windows: (batch, frames, size, size, 3) uint8, smooth shapes with a little grain."
+    t, y, x = np.meshgrid(np.arange(frames), np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing='ij')
+    out = np.empty((batch, frames, size, size, 3), np.uint8)
     for b in range(batch):
         for c in range(3):
             a = numbers(f'windows {b} {c}', (6,))
             z = np.sin(3 * a[0] * x + a[1] * t / 2) + np.cos(3 * a[2] * y + a[3]) + a[4] * x * y + 0.2 * numbers(f'grain {b} {c}', x.shape)
             out[b, ..., c] = np.clip(127 + 50 * z, 0, 255).astype(np.uint8)
     return torch.from_numpy(out)
+
+
+def sound(batch, samples):
+    "Made-up voices at 16 kHz: (batch, samples) float32, some harmonics of a wandering tone, with noise, root mean square 0.1."
+    t, out = np.arange(samples) / 16_000, np.empty((batch, samples))
+    for b in range(batch):
+        a = numbers(f'sound {b}', (6,))
+        phase = 2 * np.pi * (150 + 40 * a[0]) * t + 3 * np.sin(8 * a[1] * t)
+        z = sum(np.sin(n * phase + a[2] * n) / n for n in range(1, 8)) * np.sin(12 * t + a[3]) + 0.1 * numbers(f'noise {b}', (samples,))
+        out[b] = 0.1 * z / np.sqrt(np.mean(z**2))
+    return torch.from_numpy(out).float()
