@@ -286,7 +286,7 @@ class _EpochLog:
     def add(self, loss):
         "Counts a batch; reads the losses every 20 batches."
         self.recent.append(loss)
-        self.run.step += 1
+        self.run.step, self.run.seconds = self.run.step + 1, time.monotonic() - self.begin
         if self.run.step % 20 == 0: self.read_losses()
 
     def read_losses(self):

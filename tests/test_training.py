@@ -340,3 +340,14 @@ def test_the_command_line_refuses_what_does_not_fit(tmp_path, capsys):
                ([nowhere], 'no such file'), ([str(file), 'a'], 'usage')]
     for arguments, words in refused:
         with pytest.raises(SystemExit, match=words): main(arguments)
+
+
+def test_the_wait_for_data_is_a_part_of_the_time_from_the_first_batch_on(sample, tmp_path, monkeypatch):
+    told, load = [], batches.WindowData.load
+    def slow(self, wanted):
+        for batch in load(self, wanted): time.sleep(1.2), (yield batch)
+    monkeypatch.setattr(batches.WindowData, 'load', slow)
+    monkeypatch.setattr(runs.Progress, 'update', lambda self, n=1, note='': told.append(note() if callable(note) else note))
+    train(settings(sample, tmp_path, epochs=1, train_stride=10, save_every=0, batch_size=6))
+    waits = [int(note.split('waiting for data ')[1].split('%')[0]) for note in told if 'waiting for data' in note]
+    assert len(waits) > 1 and all(10 < wait <= 100 for wait in waits), waits
