@@ -146,7 +146,7 @@ class TalkingLSTM(nn.Module):
         "The second half of the model: from the faces' features and the sound to the logits."
         heard = [] if self.parts == 'faces' else [self.audio_encoder(sound)]         # (B, 512)
         with torch.autocast(self.last_layer1.weight.device.type, enabled=False):     # see 03_devices
-            seen = [] if self.parts == 'sound' else [self.lstm(features.float())[0][:, -1]]        # (B, 512)
+            seen = [] if features is None else [self.lstm(features.float())[0][:, -1]]             # (B, 512)
             return self.last_layer2(self.last_layer1(torch.cat(seen + heard, 1)))
 
 # %% ../nbs/51_talking_models.ipynb #segment-logits
@@ -173,8 +173,10 @@ def segment_logits(
     if one: given = {name: value[None] for name, value in given.items()}
     faces, sound = given.get('faces'), given.get('sound')
     with _evaluating(model):
-        features = None if faces is None else _seen(model, faces.flatten(0, 1), precision)
-        if features is not None: features = features.unflatten(0, faces.shape[:2])           # (B, T, 256)
+        features = None
+        if faces is not None:
+            features = _seen(model, faces.flatten(0, 1), precision)
+            features = features.unflatten(0, faces.shape[:2])                                # (B, T, 256)
         logits = model.join(features, sound).double().cpu().numpy()
     return logits[0] if one else logits
 
