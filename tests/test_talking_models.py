@@ -292,7 +292,7 @@ def test_no_start_changes_nothing(looking, tmp_path):
     for words, path in {
             'NaN or infinite': saved(tmp_path / 'inf.pth', broken),
             'missing (first: base_model.conv1.weight)': save_checkpoint(tmp_path / 'head.pt', head),
-            '120 missing': save_checkpoint(tmp_path / 'talking.pt', model),
+            '104 missing': save_checkpoint(tmp_path / 'talking.pt', model),
             'No checkpoint': tmp_path / 'nothing.pth'}.items():
         assert words in refusal(from_looking, model, path)
     assert "parts = 'sound'" in refusal(from_looking, TalkingLSTM('sound'), save_checkpoint(tmp_path / 'a.pt', looking))
